@@ -1,0 +1,1 @@
+//! Which headers may pass, up and down.

@@ -1,0 +1,5 @@
+//! What a rule's `paths` say.
+
+/// One pattern of `paths`.
+#[derive(Clone, Debug)]
+pub struct Pattern {}
