@@ -116,6 +116,8 @@ pub(crate) mod flaky {
         pub(crate) failing_cuts: usize,
         pub(crate) free: Option<u64>,
         pub(crate) syncs: usize,
+        /// While somebody holds this, a sync does not come back.
+        pub(crate) gate: Arc<Mutex<()>>,
     }
 
     #[derive(Clone, Debug, Default)]
@@ -159,6 +161,8 @@ pub(crate) mod flaky {
         }
 
         fn sync(&mut self) -> io::Result<()> {
+            let gate = Arc::clone(&self.1.lock().unwrap().gate);
+            drop(gate.lock());
             let mut plan = self.1.lock().unwrap();
             plan.syncs += 1;
             due(&mut plan.failing_syncs)?;

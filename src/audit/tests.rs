@@ -236,6 +236,42 @@ fn a_failing_disk_refuses_intents_and_loses_no_outcome() {
 }
 
 #[test]
+fn a_disk_that_hangs_refuses_intents_until_it_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (audit, plan) = flaky(&config(folder.path()));
+    let gate = Arc::clone(&plan.lock().unwrap().gate);
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().start_paused(true).build_local(LocalOptions::default()).unwrap().block_on(async {
+        let lane = audit.lane();
+        let held = gate.lock().unwrap();
+        let began = tokio::time::Instant::now();
+        let mut refused = lane.entry(None);
+        let why = refused.intend(None, None).await.unwrap_err();
+        assert_eq!(why.0.as_ref(), "the disk does not answer");
+        let waited = began.elapsed();
+        assert!((5..6).contains(&waited.as_secs()), "{waited:?}");
+        refused.end(Ending::Refused(Refusal::AuditUnavailable));
+        // Others are refused at once, and counted rather than queued.
+        for _ in 0..1000 {
+            let mut refused = lane.entry(None);
+            assert!(refused.intend(None, None).await.is_err());
+            refused.end(Ending::Refused(Refusal::AuditUnavailable));
+        }
+        assert!(began.elapsed() < Duration::from_secs(6));
+        drop(held);
+        while !audit.is_available() {
+            tokio::task::yield_now().await;
+        }
+    });
+    run(async { used(&audit.lane()).await.end(Ending::Complete) });
+    audit.close(CLOSE);
+    let found = records(folder.path());
+    assert_eq!((of(&found, "intent").len(), of(&found, "outcome").len()), (2, 2));
+    assert_eq!(of(&found, "refusal").len(), 1);
+    assert_eq!(of(&found, "refusal")[0]["count"], 1000);
+}
+
+#[test]
 fn below_the_reserve_intents_are_refused_and_outcomes_written() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path());

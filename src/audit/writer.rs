@@ -57,6 +57,8 @@ impl Writer {
                 failing.next.saturating_duration_since(clock::now()).max(Duration::from_millis(1))
             });
             let closing = self.shared.take(&mut batches, patience);
+            // Whoever comes round here does answer.
+            self.shared.end(Trouble::Stalled);
             self.look();
             if self.failing.is_some() {
                 self.set_aside(&mut batches);
@@ -93,7 +95,6 @@ impl Writer {
         self.journal.commit(self.shared.durability == Durability::Disk)?;
         self.shared.records.fetch_add(count, Ordering::Relaxed);
         self.shared.batches.fetch_add(1, Ordering::Relaxed);
-        self.shared.end(Trouble::Stalled);
         Ok(())
     }
 
@@ -155,7 +156,6 @@ impl Writer {
         if self.shared.begin(Trouble::Failing, Some(why)) {
             tracing::error!(%error, "the audit can't be written: no credential is used until it can");
         }
-        self.shared.end(Trouble::Stalled);
     }
 
     /// Tries a new segment, with a record of the gap and what was kept.
