@@ -90,7 +90,7 @@ impl Lane {
             ids: Ids::new(),
         });
         let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
-        tokio::task::spawn_local(Carrier { lane: Rc::downgrade(&lane), mark, sleep });
+        tokio::task::spawn_local(Carrier { lane: Rc::downgrade(&lane), mark, sleep, armed: None });
         lane
     }
 
@@ -286,6 +286,8 @@ struct Carrier {
     lane: Weak<Lane>,
     mark: Arc<Mark>,
     sleep: Pin<Box<Sleep>>,
+    /// What `sleep` was set to, until it fires.
+    armed: Option<Duration>,
 }
 
 impl Future for Carrier {
@@ -301,11 +303,12 @@ impl Future for Carrier {
             lane.hand_over();
         }
         while let Some(pause) = lane.alarm.get() {
-            let due = Instant::now() + pause;
-            if this.sleep.is_elapsed() || this.sleep.deadline() > due {
-                this.sleep.as_mut().reset(due);
+            if this.armed.is_none_or(|armed| armed > pause) {
+                this.sleep.as_mut().reset(Instant::now() + pause);
+                this.armed = Some(pause);
             }
             ready!(this.sleep.as_mut().poll(cx));
+            this.armed = None;
             lane.alarm.set(None);
             lane.round();
         }

@@ -94,6 +94,32 @@ fn an_intent_is_on_the_disk_when_it_is_told_so() {
 }
 
 #[test]
+fn what_nobody_waits_for_reaches_the_disk_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&config(folder.path()), false).unwrap();
+    run(async {
+        let lane = audit.lane();
+        for n in 1..5 {
+            used(&lane).await.end(Ending::Complete);
+            while of(&records(folder.path()), "outcome").len() < n {
+                tokio::task::yield_now().await;
+            }
+        }
+        // A flood's count follows when its second is over.
+        for _ in 0..100 {
+            lane.connection("10.0.0.1:1".parse().unwrap(), Refusal::HeadMalformed, "");
+        }
+        let counted = |found: &[Value]| -> u64 {
+            of(found, "connection").iter().map(|record| record["count"].as_u64().unwrap_or(1)).sum()
+        };
+        while counted(&records(folder.path())) < 100 {
+            tokio::task::yield_now().await;
+        }
+    });
+    audit.close(CLOSE);
+}
+
+#[test]
 fn every_ending_is_one_record() {
     let folder = tempfile::tempdir().unwrap();
     let audit = Audit::open(&config(folder.path()), false).unwrap();
