@@ -213,7 +213,9 @@ pub enum OpenError {
     #[error("{path}: {error}", path = .0.display(), error = .1)]
     Io(PathBuf, #[source] std::io::Error),
     /// What is there was altered: patgate does not add to it.
-    #[error("the audit was altered: {0}; `patgate audit verify` tells more, and a new folder lets patgate start")]
+    #[error(
+        "the audit was altered: {0}; `patgate audit verify` tells more, and a new folder lets patgate start"
+    )]
     Altered(String),
 }
 

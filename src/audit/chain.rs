@@ -161,10 +161,7 @@ pub(crate) enum Fault {
 ///
 /// # Errors
 /// The first place that does not follow from what stands before it.
-pub(crate) fn walk(
-    segments: &[(u64, PathBuf)],
-    visit: &mut dyn FnMut(u64, &[u8]),
-) -> Result<Walked, Fault> {
+pub(crate) fn walk(segments: &[(u64, PathBuf)], visit: &mut dyn FnMut(u64, &[u8])) -> Result<Walked, Fault> {
     let mut walked = Walked::default();
     let mut walk = Walk { begun: false, left: None };
     for (at, (number, path)) in segments.iter().enumerate() {
@@ -225,7 +222,9 @@ impl Walk {
             let seq = walked.end.seq + 1;
             match reader.next().map_err(io)? {
                 Next::End if until.is_none() => return Ok(()),
-                Next::End => return Err(altered(path, at, seq, "the segment ends before the next one begins")),
+                Next::End => {
+                    return Err(altered(path, at, seq, "the segment ends before the next one begins"));
+                }
                 Next::Bad if until.is_none() => {
                     let tail = reader.tail().map_err(io)?;
                     if let Some(what) = tail.altered {
@@ -243,7 +242,12 @@ impl Walk {
                     let is_gap = kind(frame.payload) == Some("gap");
                     visit(seq, frame.payload);
                     if !frame.follows(&walked.end.link) {
-                        return Err(altered(path, at, seq, "the record does not follow from the one before it"));
+                        return Err(altered(
+                            path,
+                            at,
+                            seq,
+                            "the record does not follow from the one before it",
+                        ));
                     }
                     if let Some((left, offset)) = self.left.take().filter(|_| !is_gap) {
                         return Err(altered(&left, offset, seq, "records stand here that nothing follows"));

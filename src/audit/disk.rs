@@ -118,6 +118,7 @@ pub(crate) mod flaky {
         pub(crate) syncs: usize,
         /// While somebody holds this, a sync does not come back.
         pub(crate) gate: Arc<Mutex<()>>,
+        pub(crate) at_gate: usize,
     }
 
     #[derive(Clone, Debug, Default)]
@@ -161,7 +162,11 @@ pub(crate) mod flaky {
         }
 
         fn sync(&mut self) -> io::Result<()> {
-            let gate = Arc::clone(&self.1.lock().unwrap().gate);
+            let gate = {
+                let mut plan = self.1.lock().unwrap();
+                plan.at_gate += 1;
+                Arc::clone(&plan.gate)
+            };
             drop(gate.lock());
             let mut plan = self.1.lock().unwrap();
             plan.syncs += 1;

@@ -280,7 +280,9 @@ pub(crate) struct Tail {
 /// frames after it, or a frame of full length with another content, are somebody's doing.
 fn altered(rest: &[u8]) -> Option<&'static str> {
     if rest.windows(OPENING.len()).enumerate().any(|(at, window)| {
-        window == OPENING && at > FRAME && at.checked_sub(FRAME).is_some_and(|start| is_frame(rest, start, None))
+        window == OPENING
+            && at > FRAME
+            && at.checked_sub(FRAME).is_some_and(|start| is_frame(rest, start, None))
     }) {
         return Some("a record was changed or removed");
     }

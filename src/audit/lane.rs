@@ -189,7 +189,8 @@ impl Lane {
         }
         self.handed.set(last);
         let records = self.buffer.take();
-        let spare = self.shared.push(Batch { records, owner: Owner::Lane(Arc::clone(&self.mark), first, last) });
+        let spare =
+            self.shared.push(Batch { records, owner: Owner::Lane(Arc::clone(&self.mark), first, last) });
         self.buffer.replace(spare);
     }
 

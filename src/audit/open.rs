@@ -134,7 +134,19 @@ fn unknown(buffer: &mut Vec<u8>, intent: &[u8], time: &mut Timekeeper) {
     let mut record = Record::begin(buffer, "outcome", Fate::Kept, time);
     let fields: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(intent).unwrap_or_default();
-    let told = ["id", "client", "address", "rule", "action", "method", "host", "path", "query", "credential", "policy"];
+    let told = [
+        "id",
+        "client",
+        "address",
+        "rule",
+        "action",
+        "method",
+        "host",
+        "path",
+        "query",
+        "credential",
+        "policy",
+    ];
     for key in told {
         if let Some(text) = fields.get(key).and_then(|value| value.as_str()) {
             record.text(key, text, 2048);
@@ -159,7 +171,8 @@ fn read(folder: &Path) -> Result<Found, OpenError> {
         return Err(OpenError::Altered(format!("{}: segment {missing} is missing", folder.display())));
     }
     // A last segment whose header is torn holds nothing: the ones before it are read instead.
-    let torn = segments.last().map_or(Ok(0), |(_, path)| path.metadata().map(|file| file.len())).map_err(io)?;
+    let torn =
+        segments.last().map_or(Ok(0), |(_, path)| path.metadata().map(|file| file.len())).map_err(io)?;
     let keep = if torn < HEADER as u64 { READ + 1 } else { READ };
     let last = segments.get(segments.len().saturating_sub(keep)..).unwrap_or_default();
     let mut open: HashMap<Box<[u8]>, (u64, Box<[u8]>)> = HashMap::new();

@@ -328,9 +328,14 @@ mod tests {
                 purpose: "refresh",
                 outcome: "read",
             },
-            Event::CredentialRejected { credential: "c".into(), version: Some("2".into()), reason: "r".into() },
+            Event::CredentialRejected {
+                credential: "c".into(),
+                version: Some("2".into()),
+                reason: "r".into(),
+            },
         ];
-        let kinds = ["start", "stop", "configured", "configuration-refused", "vault-read", "credential-rejected"];
+        let kinds =
+            ["start", "stop", "configured", "configuration-refused", "vault-read", "credential-rejected"];
         for (given, kind) in events.iter().zip(kinds) {
             let mut out = Vec::new();
             event(&mut out, given, "boot", &mut Timekeeper::new(clock::now()));

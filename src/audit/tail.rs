@@ -330,7 +330,8 @@ impl Sentence<'_> {
 /// Shows what could steer a terminal, or turn the direction of its text, as an escape.
 fn plain(text: &str) -> String {
     let steers = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     text.chars().fold(String::with_capacity(text.len()), |mut plain, c| {
         if steers(c) {
@@ -349,7 +350,11 @@ fn size(bytes: u64) -> String {
             unit = next;
         }
     }
-    if unit.1 == 1 { format!("{bytes} B") } else { format!("{}.{} {}", bytes / unit.1, bytes % unit.1 * 10 / unit.1, unit.0) }
+    if unit.1 == 1 {
+        format!("{bytes} B")
+    } else {
+        format!("{}.{} {}", bytes / unit.1, bytes % unit.1 * 10 / unit.1, unit.0)
+    }
 }
 
 #[cfg(test)]
@@ -380,7 +385,9 @@ mod tests {
 
     fn generations(json: &[u8]) -> Vec<u64> {
         let lines = std::str::from_utf8(json).unwrap().lines();
-        lines.map(|line| serde_json::from_str::<Value>(line).unwrap()["generation"].as_u64().unwrap()).collect()
+        lines
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["generation"].as_u64().unwrap())
+            .collect()
     }
 
     #[test]
@@ -391,7 +398,9 @@ mod tests {
         for generation in 0..20 {
             write(if generation % 3 == 0 { &one } else { &two }, generation);
         }
-        for (count, from) in [(None, 0), (Some(100), 0), (Some(20), 0), (Some(7), 13), (Some(1), 19), (Some(0), 20)] {
+        for (count, from) in
+            [(None, 0), (Some(100), 0), (Some(20), 0), (Some(7), 13), (Some(1), 19), (Some(0), 20)]
+        {
             let mut out = Vec::new();
             Tail::new(folder.path(), Form::Json).last(count, &mut out).unwrap();
             assert_eq!(generations(&out), (from..20).collect::<Vec<_>>(), "{count:?}");
@@ -437,7 +446,9 @@ mod tests {
                 "2026-11-24 05:10:04.123Z outcome  agents 10.0.0.1 git:fetch GET /c/_git/w 200 out 12.4 KiB 45.120 ms",
             ),
             (
-                format!(r#"{{"v":1,"kind":"refusal",{time},"address":"10.0.0.9","method":"GET","action":"GET","path":"/a\u001b[2J\u202e","refusal":"no-rule","count":12}}"#),
+                format!(
+                    r#"{{"v":1,"kind":"refusal",{time},"address":"10.0.0.9","method":"GET","action":"GET","path":"/a\u001b[2J\u202e","refusal":"no-rule","count":12}}"#
+                ),
                 "2026-11-24 05:10:04.123Z refusal  - 10.0.0.9 GET /a\\u{1b}[2J\\u{202e} no-rule ×12",
             ),
             (
@@ -451,7 +462,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_at_a_glance() {
-        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB")] {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB")]
+        {
             assert_eq!(size(bytes), text);
         }
     }

@@ -226,7 +226,8 @@ fn lanes_of_several_threads_make_one_chain() {
 #[test]
 fn a_failing_disk_refuses_intents_and_loses_no_outcome() {
     // (writes that fail, syncs that fail, creations that fail, cuts that fail)
-    for (writes, syncs, creates, cuts) in [(1, 0, 0, 0), (0, 1, 0, 0), (2, 0, 2, 0), (0, 3, 1, 0), (0, 1, 0, 1), (1, 0, 0, 1)]
+    for (writes, syncs, creates, cuts) in
+        [(1, 0, 0, 0), (0, 1, 0, 0), (2, 0, 2, 0), (0, 3, 1, 0), (0, 1, 0, 1), (1, 0, 0, 1)]
     {
         let folder = tempfile::tempdir().unwrap();
         let (audit, plan) = flaky(&config(folder.path()));
@@ -271,8 +272,16 @@ fn a_disk_that_hangs_refuses_intents_until_it_answers() {
         let lane = audit.lane();
         let held = gate.lock().unwrap();
         let began = tokio::time::Instant::now();
+        let passed = plan.lock().unwrap().at_gate;
         let mut refused = lane.entry(None);
-        let why = refused.intend(None, None).await.unwrap_err();
+        let waiting = tokio::task::spawn_local(async move {
+            let why = refused.intend(None, None).await.unwrap_err();
+            (refused, why)
+        });
+        while plan.lock().unwrap().at_gate == passed {
+            tokio::task::yield_now().await;
+        }
+        let (refused, why) = waiting.await.unwrap();
         assert_eq!(why.0.as_ref(), "the disk does not answer");
         let waited = began.elapsed();
         assert!((5..6).contains(&waited.as_secs()), "{waited:?}");
@@ -484,7 +493,10 @@ fn a_flip_of_any_byte_is_an_alteration() {
                 assert!(matches!(found, Verdict::Altered { .. }), "{number}: {at} ^ {mask}: {found:?}");
             }
             if at % 50 == 0 {
-                assert!(matches!(Audit::open(&config(folder.path()), false), Err(OpenError::Altered(_))), "{at}");
+                assert!(
+                    matches!(Audit::open(&config(folder.path()), false), Err(OpenError::Altered(_))),
+                    "{at}"
+                );
             }
         }
         std::fs::write(&path, whole).unwrap();
@@ -522,7 +534,9 @@ fn what_is_missing_or_moved_is_noticed() {
             head.extend_from_slice(&frames[0]);
             std::fs::write(first(folder), head).unwrap();
         }),
-        ("altered", &|folder| std::fs::rename(second(folder), chain::segment(&chain::path(folder, 1), 3)).unwrap()),
+        ("altered", &|folder| {
+            std::fs::rename(second(folder), chain::segment(&chain::path(folder, 1), 3)).unwrap()
+        }),
         ("altered", &|folder| {
             let bytes = std::fs::read(first(folder)).unwrap();
             std::fs::write(second(folder), bytes).unwrap();

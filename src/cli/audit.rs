@@ -29,10 +29,14 @@ pub enum Command {
     ///
     /// Exit code: 0 intact; 1 the last record was not written whole; 2 something is known to be
     /// missing; 3 altered; 64 wrong arguments; 74 a file can't be read; 78 the configuration is wrong.
-    #[command(after_help = "Examples:\n  patgate audit verify /var/lib/patgate/audit\n  patgate audit verify --config patgate.toml --json")]
+    #[command(
+        after_help = "Examples:\n  patgate audit verify /var/lib/patgate/audit\n  patgate audit verify --config patgate.toml --json"
+    )]
     Verify(VerifyArgs),
     /// Show the last records, and those that come.
-    #[command(after_help = "Examples:\n  patgate audit tail --config patgate.toml -f\n  patgate audit tail audit --all --json | jq 'select(.kind == \"refusal\")'")]
+    #[command(
+        after_help = "Examples:\n  patgate audit tail --config patgate.toml -f\n  patgate audit tail audit --all --json | jq 'select(.kind == \"refusal\")'"
+    )]
     Tail(TailArgs),
 }
 
@@ -258,7 +262,8 @@ mod tests {
             runtime.block_on(audit.event(crate::audit::Event::Stop { reason })).unwrap();
         }
         audit.close(Duration::from_secs(20));
-        let args = |json| VerifyArgs { source: Source { folder: Some(outer.path().into()), config: None }, json };
+        let args =
+            |json| VerifyArgs { source: Source { folder: Some(outer.path().into()), config: None }, json };
         let mut out = Vec::new();
         assert_eq!(verify(&args(false), &mut out).unwrap(), 0);
         assert!(String::from_utf8(out).unwrap().contains("intact; 3 records"));
