@@ -31,6 +31,7 @@ mod lane;
 mod open;
 mod queue;
 mod record;
+mod sentence;
 pub mod tail;
 #[cfg(test)]
 mod tests;
@@ -365,6 +366,7 @@ pub async fn intend_again(
     }
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "the steps' error, which is boxed")]
 fn unrecorded(mut known: Known, why: &Unavailable) -> Box<Refused> {
     let rest = known.vetted.outgoing.body.take();
     let vetted = *known.vetted;

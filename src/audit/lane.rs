@@ -65,7 +65,8 @@ struct Waiter {
 
 impl std::fmt::Debug for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane").field("ticket", &self.ticket).field("durable", &self.durable).finish()
+        let mut lane = f.debug_struct("Lane");
+        lane.field("ticket", &self.ticket).field("durable", &self.durable).finish_non_exhaustive()
     }
 }
 
@@ -146,13 +147,13 @@ impl Lane {
     pub(super) fn append(&self, kind: &str, fate: Fate, fill: impl FnOnce(&mut Record<'_>)) -> u64 {
         let ticket = self.ticket.get() + 1;
         self.ticket.set(ticket);
-        let mut buffer = self.buffer.borrow_mut();
-        let mut record = Record::begin(&mut buffer, kind, fate, &mut self.time.borrow_mut());
+        let mut gathered = self.buffer.borrow_mut();
+        let mut record = Record::begin(&mut gathered, kind, fate, &mut self.time.borrow_mut());
         fill(&mut record);
         record.finish();
-        let full = buffer.len() >= FULL;
-        drop(buffer);
-        if full {
+        let is_full = gathered.len() >= FULL;
+        drop(gathered);
+        if is_full {
             self.hand_over();
         } else if fate == Fate::Kept {
             self.rouse(LINGER);
@@ -204,7 +205,7 @@ impl Lane {
             set.extend(waiters.iter().map(|waiter| waiter.ticket).filter(|n| (first..=last).contains(n)));
         }
         self.durable.set(done);
-        while let Some(waiter) = waiters.pop_front_if(|waiter| waiter.ticket <= done) {
+        while let Some(waiter) = first_if(&mut waiters, |waiter| waiter.ticket <= done) {
             waiter.waker.wake();
         }
     }
@@ -217,7 +218,7 @@ impl Lane {
         self.hand_over();
         let now = Instant::now();
         let mut waiters = self.waiters.borrow_mut();
-        while let Some(waiter) = waiters.pop_front_if(|waiter| now - waiter.since >= PATIENCE) {
+        while let Some(waiter) = first_if(&mut waiters, |waiter| now - waiter.since >= PATIENCE) {
             if self.shared.begin(Trouble::Stalled, None) {
                 tracing::error!("the audit's disk does not answer: no credential is used until it does");
             }
@@ -228,6 +229,10 @@ impl Lane {
             self.alarm.set(Some(ROUND));
         }
     }
+}
+
+fn first_if(waiters: &mut VecDeque<Waiter>, is_due: impl FnOnce(&Waiter) -> bool) -> Option<Waiter> {
+    if waiters.front().is_some_and(is_due) { waiters.pop_front() } else { None }
 }
 
 impl Drop for Lane {

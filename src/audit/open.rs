@@ -117,7 +117,7 @@ fn mend(
         record.name("boot", Some(&journal::hex(&journal::boot()))).finish();
     }
     for intent in &found.open {
-        unknown(&mut buffer, intent, &mut time);
+        unknown(&mut buffer, &intent.payload, &mut time);
     }
     let written = journal.prepare().and_then(|()| {
         for (_, payload) in record::each(&buffer) {
@@ -158,7 +158,12 @@ fn unknown(buffer: &mut Vec<u8>, intent: &[u8], time: &mut Timekeeper) {
 struct Found {
     walked: Walked,
     /// The intents without an outcome.
-    open: Vec<Box<[u8]>>,
+    open: Vec<Intent>,
+}
+
+struct Intent {
+    seq: u64,
+    payload: Box<[u8]>,
 }
 
 fn read(folder: &Path) -> Result<Found, OpenError> {
@@ -175,12 +180,12 @@ fn read(folder: &Path) -> Result<Found, OpenError> {
         segments.last().map_or(Ok(0), |(_, path)| path.metadata().map(|file| file.len())).map_err(io)?;
     let keep = if torn < HEADER as u64 { READ + 1 } else { READ };
     let last = segments.get(segments.len().saturating_sub(keep)..).unwrap_or_default();
-    let mut open: HashMap<Box<[u8]>, (u64, Box<[u8]>)> = HashMap::new();
+    let mut open: HashMap<Box<[u8]>, Intent> = HashMap::new();
     let walked = chain::walk(last, &mut |seq, payload| {
         let Some(id) = id(payload) else { return };
         match chain::kind(payload) {
             Some("intent") if open.len() < FOLLOWED => {
-                open.insert(id.into(), (seq, payload.into()));
+                open.insert(id.into(), Intent { seq, payload: payload.into() });
             }
             Some("outcome" | "refusal") => {
                 open.remove(id);
@@ -193,8 +198,8 @@ fn read(folder: &Path) -> Result<Found, OpenError> {
         altered @ Fault::Altered { .. } => OpenError::Altered(altered.to_string()),
     })?;
     let mut open: Vec<_> = open.into_values().collect();
-    open.sort_by_key(|(seq, _)| *seq);
-    Ok(Found { walked, open: open.into_iter().map(|(_, intent)| intent).collect() })
+    open.sort_by_key(|intent| intent.seq);
+    Ok(Found { walked, open })
 }
 
 /// A record's request id. It stands before anything that a client sent.

@@ -234,7 +234,7 @@ impl Shared {
         state.closing = true;
         self.wake.notify_one();
         let waited = self.ended.wait_timeout_while(state, timeout, |state| !state.ended);
-        waited.map_or(false, |(state, _)| state.ended)
+        waited.is_ok_and(|(state, _)| state.ended)
     }
 
     /// The writer has ended.

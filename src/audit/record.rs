@@ -230,7 +230,11 @@ pub(crate) fn keep(buffer: &mut Vec<u8>, payload: &[u8]) {
 }
 
 fn cut(text: &str, cap: usize) -> &str {
-    text.get(..text.floor_char_boundary(cap)).unwrap_or(text)
+    if text.len() <= cap {
+        return text;
+    }
+    // A character has four bytes at most.
+    (0..4).find_map(|back| text.get(..cap.saturating_sub(back))).unwrap_or_default()
 }
 
 fn integer(out: &mut Vec<u8>, value: u64) {
@@ -270,6 +274,20 @@ mod tests {
             assert_eq!(value["path"], path);
             assert!(value.get("rule").is_none());
             assert!(!out[4..].iter().any(|byte| *byte < b' '), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        for (text, cap, expected) in [
+            ("abc", 3, "abc"),
+            ("abc", 2, "ab"),
+            ("aé", 2, "a"),
+            ("a😀", 4, "a"),
+            ("a😀", 5, "a😀"),
+            ("é", 0, ""),
+        ] {
+            assert_eq!(cut(text, cap), expected);
         }
     }
 

@@ -263,6 +263,7 @@ fn a_failing_disk_refuses_intents_and_loses_no_outcome() {
 }
 
 #[test]
+#[expect(clippy::await_holding_lock, reason = "the lock is what the disk hangs on")]
 fn a_disk_that_hangs_refuses_intents_until_it_answers() {
     let folder = tempfile::tempdir().unwrap();
     let (audit, plan) = flaky(&config(folder.path()));
@@ -505,6 +506,7 @@ fn a_flip_of_any_byte_is_an_alteration() {
 }
 
 #[test]
+#[expect(clippy::type_complexity, reason = "a table")]
 fn what_is_missing_or_moved_is_noticed() {
     let frames = |whole: &[u8]| {
         let (head, mut rest) = whole.split_at(frame::HEADER);
@@ -535,7 +537,7 @@ fn what_is_missing_or_moved_is_noticed() {
             std::fs::write(first(folder), head).unwrap();
         }),
         ("altered", &|folder| {
-            std::fs::rename(second(folder), chain::segment(&chain::path(folder, 1), 3)).unwrap()
+            std::fs::rename(second(folder), chain::segment(&chain::path(folder, 1), 3)).unwrap();
         }),
         ("altered", &|folder| {
             let bytes = std::fs::read(first(folder)).unwrap();

@@ -207,9 +207,11 @@ fn tail(args: &TailArgs, out: &mut dyn Write) -> Result<(), Stop> {
     let form = if args.json { Form::Json } else { Form::Text { colour } };
     let mut tail = Tail::new(&folder, form);
     tail.last((!args.all).then_some(args.lines), out).map_err(io)?;
-    while args.follow {
-        std::thread::sleep(LOOK);
-        tail.more(out).map_err(io)?;
+    if args.follow {
+        loop {
+            std::thread::sleep(LOOK);
+            tail.more(out).map_err(io)?;
+        }
     }
     for place in tail.unreadable() {
         let what = "there are bytes that are no record; `patgate audit verify` says more";
