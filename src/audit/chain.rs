@@ -268,6 +268,9 @@ impl Walk {
             return Err(altered(path, 0, header.first, &what));
         }
         if !self.begun {
+            if number == 1 && (header.first != 1 || header.link != Link::default()) {
+                return Err(altered(path, 0, 1, "the first segment does not begin at the first record"));
+            }
             self.begun = true;
             walked.chain = header.chain;
             walked.first = header.first;

@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::{
     disk::flaky::{Flaky, Plan},
+    frame::Header,
     verify::{Verdict, verify},
     *,
 };
@@ -520,7 +521,7 @@ fn what_is_missing_or_moved_is_noticed() {
     };
     let first = |folder: &Path| chain::segment(&chain::path(folder, 1), 1);
     let second = |folder: &Path| chain::segment(&chain::path(folder, 1), 2);
-    let cases: [(&str, &dyn Fn(&Path)); 6] = [
+    let cases: [(&str, &dyn Fn(&Path)); 9] = [
         ("altered", &|folder| {
             let (mut head, frames) = frames(&std::fs::read(second(folder)).unwrap());
             head.extend_from_slice(&frames[1]);
@@ -544,6 +545,20 @@ fn what_is_missing_or_moved_is_noticed() {
             std::fs::write(second(folder), bytes).unwrap();
         }),
         ("gap", &|folder| std::fs::remove_file(first(folder)).unwrap()),
+        ("gap", &|folder| {
+            std::fs::remove_file(first(folder)).unwrap();
+            std::fs::remove_file(second(folder)).unwrap();
+        }),
+        ("gap", &|folder| std::fs::rename(chain::path(folder, 1), chain::path(folder, 3)).unwrap()),
+        // Renumbered, with a header that is right by itself.
+        ("altered", &|folder| {
+            let bytes = std::fs::read(second(folder)).unwrap();
+            let mut header = Header::decode(&bytes).unwrap();
+            header.number = 1;
+            std::fs::write(first(folder), [header.encode(), bytes[frame::HEADER..].to_vec()].concat())
+                .unwrap();
+            std::fs::remove_file(second(folder)).unwrap();
+        }),
     ];
     for (n, (expected, change)) in cases.iter().enumerate() {
         let folder = small();

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     chain::{self, Fault, Lock},
-    journal, open,
+    journal,
 };
 
 /// What was found, chain by chain.
@@ -109,12 +109,33 @@ impl Report {
 /// # Errors
 /// A file can't be read, or the folder holds no chain.
 pub fn verify(folder: &Path) -> io::Result<Report> {
-    let chains = open::chains(folder)?;
-    if chains.is_empty() {
+    let found = chain::chains(folder)?;
+    let Some((last, _)) = found.last() else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no audit in this folder"));
+    };
+    let mut chains = Vec::new();
+    let mut missing = 1..=*last;
+    for (number, path) in &found {
+        // Chains are begun in the order of their numbers, and none is ever removed by patgate.
+        chains.extend(missing.by_ref().take_while(|n| n < number).map(|n| gone(chain::path(folder, n))));
+        chains.push(one(path.clone())?);
     }
-    let chains = chains.into_iter().map(one).collect::<io::Result<_>>()?;
     Ok(Report { chains })
+}
+
+fn gone(folder: PathBuf) -> Chain {
+    let verdict = Verdict::Gap(vec!["the chain is not here".to_owned()]);
+    Chain {
+        folder,
+        id: String::new(),
+        live: false,
+        segments: 0,
+        records: 0,
+        intents: 0,
+        outcomes: 0,
+        last: 0,
+        verdict,
+    }
 }
 
 fn one(folder: PathBuf) -> io::Result<Chain> {
@@ -130,23 +151,16 @@ fn one(folder: PathBuf) -> io::Result<Chain> {
             _ => {}
         }
     });
-    let mut chain = Chain {
-        folder,
-        id: String::new(),
-        live,
-        segments: 0,
-        records,
-        intents,
-        outcomes,
-        last,
-        verdict: Verdict::Intact,
-    };
+    let mut chain =
+        Chain { live, records, intents, outcomes, last, verdict: Verdict::Intact, ..gone(folder) };
     match walked {
         Ok(walked) => {
             chain.id = journal::hex(&walked.chain);
             chain.segments = walked.segments;
             if !walked.gaps.is_empty() {
                 chain.verdict = Verdict::Gap(walked.gaps);
+            } else if walked.segments == 0 && walked.torn.is_none() && !live {
+                chain.verdict = Verdict::Gap(vec!["its segments are not here".to_owned()]);
             } else if let Some((segment, tail)) = walked.torn.filter(|_| !live) {
                 chain.verdict = Verdict::Torn { segment, offset: tail.offset, bytes: tail.bytes };
             }
