@@ -1,0 +1,46 @@
+//! `patgate serve`
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use super::fail;
+use crate::{app, telemetry};
+
+/// What `serve` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  patgate serve --config /etc/patgate/patgate.toml
+  PATGATE_LOG=patgate=debug patgate serve --config patgate.toml --log json
+
+Signals: SIGHUP reads the configuration again (it is also noticed by itself). SIGTERM or SIGINT
+stops: new connections are taken for `drain-delay` more, requests under way have `drain` to end;
+a second signal ends them at once.")]
+pub struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The form of the log, which goes to standard error
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    log: telemetry::Form,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    telemetry::start(arguments.log);
+    serve(&arguments.config)
+}
+
+/// Runs until told to stop.
+#[must_use]
+pub fn serve(config: &Path) -> ExitCode {
+    let started = |addresses: &[std::net::SocketAddr]| {
+        for address in addresses {
+            tracing::info!(%address, "listening");
+        }
+    };
+    match app::run(config, started) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), error),
+    }
+}
