@@ -24,6 +24,8 @@ pub mod form;
 pub mod push;
 
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod tools;
 
 use drain::Drained;
