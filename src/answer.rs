@@ -10,6 +10,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header};
+use http_body::Body;
 use http_body_util::Full;
 
 use crate::{
@@ -34,17 +35,20 @@ use push::Push;
 
 /// Ends the record of a refused request, drains its body to a cap, and says why in the form that
 /// the caller's tool shows to its user.
+///
+/// Reading the body of a request that waits for `100 Continue` would ask for it: such a request is
+/// refused with `rest: None`, and hyper ends its connection.
 pub async fn answer(refused: Box<Refused>, limits: &Limits) -> Response<Full<Bytes>> {
     let Refused { why, wire, rest, mut entry, help } = *refused;
     let id: Box<str> = entry.id().into();
     let head = entry.facts().method == Some(Method::HEAD);
     let said = Said { why, wire, help: help.as_deref(), id: &id, head };
 
+    // Only the answer to a push depends on what its body says.
+    let at_once = (wire != Wire::GitPush).then(|| render(&said, &Push::Unread));
     let facts = entry.facts_mut();
     facts.status = Some(said.status().as_u16());
-    if wire != Wire::GitPush {
-        facts.bytes_out = said.body(&Push::Unread).len() as u64;
-    }
+    facts.bytes_out = at_once.as_ref().and_then(|answer| answer.body().size_hint().exact()).unwrap_or(0);
     entry.end(Ending::Refused(why));
 
     let (push, drained) = match rest {
@@ -52,7 +56,7 @@ pub async fn answer(refused: Box<Refused>, limits: &Limits) -> Response<Full<Byt
         Some(body) if wire == Wire::GitPush => push::read(body, limits.body_idle).await,
         Some(body) => (Push::Unread, drain::drain(body, drain::SMALL, limits.body_idle).await),
     };
-    finish(render(&said, &push), why, drained)
+    finish(at_once.unwrap_or_else(|| render(&said, &push)), why, drained)
 }
 
 /// Marks the connection as ended where what follows on it can't be trusted or was not read.

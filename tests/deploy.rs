@@ -1,6 +1,8 @@
 //! The deployment files are what their readers (systemd, Kubernetes, Docker, cargo-deny) take, and
 //! agree with each other and with patgate's own defaults.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use std::{net::SocketAddr, time::Duration};
 
 use patgate::config::Limits;
@@ -250,8 +252,8 @@ mod image {
         assert!(ids.len() == 2 && ids.iter().all(|id| *id > 0), "{user}");
         for word in ["ENTRYPOINT", "CMD", "VOLUME"] {
             let [arguments] = of(word)[..] else { panic!("not one {word}") };
-            let list: Vec<String> = serde_json::from_str(arguments).unwrap();
-            assert!(!list.is_empty(), "{word} is not in the exec form");
+            let words: Vec<String> = serde_json::from_str(arguments).unwrap();
+            assert!(!words.is_empty(), "{word} is not in the exec form");
         }
     }
 
