@@ -19,7 +19,8 @@ use crate::{gate::Wire, refusal::Refusal};
 const ZERO: &str = "0000000000000000000000000000000000000000";
 const ONE: &str = "1111111111111111111111111111111111111111";
 
-/// Refuses everything but advertisements, and those too under `/refused/`.
+/// Refuses everything but advertisements, and those too under `/refused/`. Under `/forgotten/` a push is
+/// refused after its body was read by somebody else.
 async fn respond(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let service = request.uri().query().and_then(|query| query.strip_prefix("service="));
@@ -38,6 +39,7 @@ async fn respond(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, In
     } else {
         (Push::Unread, drain::drain(request.into_body(), drain::SMALL, idle).await)
     };
+    let push = if path.starts_with("/forgotten/") { Push::Unread } else { push };
     Ok(finish(render(&said, &push), said.why, drained))
 }
 
@@ -162,6 +164,15 @@ async fn git_shows_why_a_push_is_refused_for_each_reference() {
             ],
         );
     }
+}
+
+#[tokio::test]
+async fn git_shows_why_a_push_is_refused_whose_references_are_not_known() {
+    let (address, folder) = (refusing().await, repository(10).await);
+    let url = format!("http://{address}/forgotten/contoso/web/_git/web");
+    let (output, shown) = run("git", folder.path(), &["push", &url, "main"]).await;
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert_shows(&shown, &["remote: patgate: no rule allows this request (ask #infra)"]);
 }
 
 #[tokio::test]
