@@ -1,5 +1,7 @@
 //! patgate
 #![allow(dead_code, clippy::todo, unused, reason = "skeleton")]
+pub mod admin;
+pub mod answer;
 pub mod app;
 pub mod audit;
 pub mod client;
@@ -8,7 +10,9 @@ pub mod config;
 pub mod gate;
 pub mod limits;
 pub mod listener;
+pub mod metrics;
 pub mod policy;
 pub mod refusal;
 pub mod stage;
+pub mod telemetry;
 pub mod vault;
