@@ -12,9 +12,25 @@ use ipnet::IpNet;
 
 use crate::{gate::ActionPattern, policy::Pattern};
 
+mod change;
+mod disk;
+mod environment;
 pub mod file;
+#[cfg(test)]
+mod fixtures;
+mod include;
+mod network;
+mod parse;
 pub mod problem;
+mod rules;
+mod sections;
+mod suggest;
+mod tls;
+mod units;
+mod vaults;
 
+pub use change::unreloadable;
+pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};
 
 /// One whole configuration: the main file and all that it includes.
