@@ -13,18 +13,22 @@ use ipnet::IpNet;
 use crate::{gate::ActionPattern, policy::Pattern};
 
 mod change;
+mod clients;
 mod disk;
 mod environment;
+mod expects;
 pub mod file;
 #[cfg(test)]
 mod fixtures;
 mod include;
 mod network;
+mod notes;
 mod parse;
 pub mod problem;
 mod rules;
 mod sections;
 mod suggest;
+mod text;
 mod tls;
 mod units;
 mod vaults;

@@ -49,9 +49,9 @@ fn regular(path: &Path) -> Result<Metadata, String> {
     if metadata.is_file() { Ok(metadata) } else { Err("is not a regular file".into()) }
 }
 
-fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::NotFound => "no such file or folder".into(),
         io::ErrorKind::PermissionDenied => "permission denied".into(),
         kind => kind.to_string(),
     }

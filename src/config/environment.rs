@@ -61,6 +61,9 @@ mod tests {
 
     #[test]
     fn other_and_empty_variables_are_let_be() {
-        assert!(problems(&[("PATH", "/bin"), ("NO_PROXY", "x"), ("HTTPS_PROXY", ""), ("MY_HTTPS_PROXY", "x")]).is_empty());
+        assert!(
+            problems(&[("PATH", "/bin"), ("NO_PROXY", "x"), ("HTTPS_PROXY", ""), ("MY_HTTPS_PROXY", "x")])
+                .is_empty()
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     num::NonZeroUsize,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,11 +11,8 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::{
-    Client, Config, Problems, Rule, RuleClients, RuleVerdict,
-    disk::Base,
-    include, network,
-    parse::{Fields, Notes, Text},
-    rules, sections, vaults,
+    Client, Config, Problems, Rule, RuleClients, RuleVerdict, clients, disk::Base, expects, include, network,
+    notes::Notes, parse::Fields, rules, sections, text::Text, vaults,
 };
 
 /// Reads a configuration with all its includes.
@@ -54,9 +52,9 @@ fn gather(path: &Path, notes: &Notes) -> Option<Config> {
     let mut files = vec![root];
     files.extend(documents.iter().map(|(document, text)| Fields::of_document(document, text, notes)));
 
-    let clients = rules::clients(&files);
+    let clients = clients::clients(&files);
     let config = files.first().and_then(|root| whole(root, &files, clients, file, &base));
-    let hash = hash(&main, &texts);
+    let hash = hash(&main, &texts, &parent(path));
     let mut files = files.into_iter();
     files.next().into_iter().for_each(Fields::finish);
     files.for_each(Fields::finish_included);
@@ -84,7 +82,7 @@ fn whole(
     let vaults = vaults::vaults(root, base);
     let credentials = vaults::credentials(root, &vaults, base);
     let (rules, names) = rules::rules(files, &clients, &credentials);
-    let expects = rules::expects(files, &names);
+    let expects = expects::expects(files, &names);
     unused(root, files, &rules);
     Some(Config {
         file,
@@ -125,25 +123,27 @@ fn unused(root: &Fields<'_>, files: &[Fields<'_>], rules: &[Rule]) {
             item.warning("no rule uses this credential; name it in one, or remove it");
         }
     }
-    let mut named = BTreeSet::<&str>::new();
+    let mut used = BTreeSet::<&str>::new();
     for rule in rules {
         match &rule.clients {
             RuleClients::Any => return,
-            RuleClients::Named(names) => named.extend(names.iter().map(|name| &**name)),
+            RuleClients::Named(names) => used.extend(names.iter().map(|name| &**name)),
         }
     }
     for (name, item) in files.iter().flat_map(|file| file.named("client")) {
-        if !named.contains(&*name) {
+        if !used.contains(&*name) {
             item.warning("no rule names this client, so it may do nothing; name it in one, or remove it");
         }
     }
 }
 
-/// Names and contents, each with its length before it, so that no two configurations read the same.
-fn hash(main: &Text, included: &[Text]) -> [u8; 32] {
+/// Names (from the folder of the main file on, so that it may move) and contents, each with its length before it,
+/// so that no two configurations read the same.
+fn hash(main: &Text, included: &[Text], folder: &Path) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for text in std::iter::once(main).chain(included) {
-        for part in [text.name().as_bytes(), text.content.as_bytes()] {
+        let name = text.file().strip_prefix(folder).unwrap_or(text.file()).as_os_str().as_bytes();
+        for part in [name, text.content.as_bytes()] {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }

@@ -8,7 +8,9 @@ use std::{
 
 use super::{
     disk::{self, Base},
-    parse::{Fields, Item, Notes, Text},
+    notes::Notes,
+    parse::{Fields, Item},
+    text::Text,
 };
 
 /// More files than anybody keeps rules in.
@@ -32,9 +34,10 @@ pub(super) fn text(path: &Path, shown: PathBuf, notes: &Notes, item: Option<&Ite
         Ok(content) => Some(Text::new(shown, content)),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
-            let readable = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default()).into_owned();
+            let readable =
+                String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default()).into_owned();
             let place = Text::new(shown, readable).place(valid);
-            notes.problem(place, "syntax", "is not UTF-8 from here on; save the file as UTF-8");
+            notes.syntax(place, usize::MAX, "is not UTF-8 from here on; save the file as UTF-8".into());
             None
         }
     }
@@ -78,7 +81,9 @@ fn matching(item: &Item<'_>, pattern: &str, base: &Base) -> Vec<PathBuf> {
     };
     let folder = folder.unwrap_or(Path::new(""));
     if folder.as_os_str().as_bytes().contains(&b'*') {
-        item.problem("holds a * in the name of a folder; write it in the file's name alone: \"rules.d/*.toml\"");
+        item.problem(
+            "holds a * in the name of a folder; write it in the file's name alone: \"rules.d/*.toml\"",
+        );
         return Vec::new();
     }
     if !name.contains('*') {
@@ -91,7 +96,7 @@ fn matching(item: &Item<'_>, pattern: &str, base: &Base) -> Vec<PathBuf> {
             item.problem(format!(
                 "the folder {} can't be read ({}); make it, or leave the pattern out",
                 folder.display(),
-                error.kind()
+                disk::reason(&error)
             ));
             return Vec::new();
         }

@@ -7,8 +7,10 @@ use http::uri::{Authority, Scheme, Uri};
 use super::{
     Admin, Listen, Outbound, PublicUrl, Upstream,
     disk::Base,
-    parse::{Fields, Item, shown},
-    suggest, tls, units,
+    parse::{Fields, Item},
+    suggest,
+    text::shown,
+    tls, units,
 };
 
 /// The hosts whose address `[upstream]` may set.
@@ -119,7 +121,9 @@ pub(super) fn upstream(root: &Fields<'_>, base: &Base) -> Upstream {
         }
     }
     if let (Some(ca), None) = (&ca, &table) {
-        ca.problem("counts for the hosts of `addresses` alone, and there are none; add addresses, or leave it out");
+        ca.problem(
+            "counts for the hosts of `addresses` alone, and there are none; add addresses, or leave it out",
+        );
     }
     Upstream { addresses, ca: ca.and_then(|item| tls::authorities(&item, base)) }
 }
@@ -166,7 +170,8 @@ pub(super) fn public_url(item: &Item<'_>) -> Option<PublicUrl> {
                 && !text.contains('#')
                 && is_plain(&authority) =>
         {
-            canonical(&scheme, &authority).map(|authority| PublicUrl { scheme, authority })
+            let authority = item.check(canonical(&scheme, &authority).ok_or_else(wrong))?;
+            Some(PublicUrl { scheme, authority })
         }
         _ => item.check(Err(wrong())),
     }

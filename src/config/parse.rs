@@ -1,144 +1,21 @@
-//! A TOML document whose every value knows its place, and the notes that are taken while it is read.
+//! A TOML document whose every value knows its key and its place.
 //!
 //! Reading never stops at a problem: a value that is wrong is noted and yields `None`.
 
-use std::{
-    cell::RefCell,
-    ops::{Range, RangeInclusive},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::{Place, Problem, suggest, units};
-
-/// A file of the configuration, as text.
-#[derive(Debug)]
-pub(super) struct Text {
-    file: Arc<PathBuf>,
-    pub(super) content: String,
-    /// Where each line begins, so that a place is found in logarithmic time.
-    lines: Vec<usize>,
-}
-
-impl Text {
-    pub(super) fn new(file: PathBuf, content: String) -> Self {
-        let lines = std::iter::once(0)
-            .chain(content.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1))
-            .collect();
-        Self { file: Arc::new(file), content, lines }
-    }
-
-    /// The file as the user wrote it.
-    pub(super) fn name(&self) -> String {
-        self.file.to_string_lossy().into_owned()
-    }
-
-    /// The place of a byte.
-    pub(super) fn place(&self, offset: usize) -> Place {
-        let line = self.lines.partition_point(|start| *start <= offset).max(1);
-        let start = self.lines.get(line - 1).copied().unwrap_or(0);
-        let before = self.content.as_bytes().get(start..offset.min(self.content.len())).unwrap_or_default();
-        // Continuation bytes do not count, so that columns count characters.
-        let column = before.iter().filter(|byte| **byte & 0xC0 != 0x80).count() + 1;
-        Place { file: Arc::clone(&self.file), line, column }
-    }
-
-    /// The document, as far as it can be read. What cannot be is noted.
-    pub(super) fn parse<'a>(&'a self, notes: &Notes) -> Spanned<DeTable<'a>> {
-        let (table, errors) = DeTable::parse_recoverable(&self.content);
-        for error in errors {
-            let span = error.span().unwrap_or(0..0);
-            notes.syntax(self.place(span.start), self.sentence(error.message(), &span));
-        }
-        table
-    }
-
-    fn sentence(&self, message: &str, span: &Range<usize>) -> String {
-        if message == "duplicate key" {
-            let key = self.content.get(span.clone()).unwrap_or_default();
-            return format!("`{}` stands twice in the same table; keep one", shown(key));
-        }
-        match message.split_once(", expected ") {
-            Some((wrong, right)) => format!("{wrong}; here TOML expects {right}"),
-            None => format!("{message}; this is not TOML"),
-        }
-    }
-}
-
-/// Text of the user's as it may stand in a message: short, and on one line.
-pub(super) fn shown(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let mut shown: String =
-        text.chars().take(LONGEST).flat_map(|c| c.escape_debug().collect::<Vec<_>>()).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        shown.push('…');
-    }
-    shown.replace("\\\"", "\"").replace("\\'", "'")
-}
-
-/// What was found wrong, doubtful or relevant.
-#[derive(Debug, Default)]
-pub(super) struct Notes {
-    problems: RefCell<Vec<Problem>>,
-    /// Problems that may be mere consequences of a syntax error: something is not there.
-    absences: RefCell<Vec<Problem>>,
-    syntax: RefCell<Vec<Problem>>,
-    warnings: RefCell<Vec<Problem>>,
-    sources: RefCell<Vec<PathBuf>>,
-}
-
-impl Notes {
-    pub(super) fn problem(&self, place: Place, key: &str, text: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem { place, key: key.into(), text: text.into() });
-    }
-
-    pub(super) fn absence(&self, place: Place, key: &str, text: impl Into<String>) {
-        self.absences.borrow_mut().push(Problem { place, key: key.into(), text: text.into() });
-    }
-
-    pub(super) fn warning(&self, place: Place, key: &str, text: impl Into<String>) {
-        self.warnings.borrow_mut().push(Problem { place, key: key.into(), text: text.into() });
-    }
-
-    fn syntax(&self, place: Place, text: String) {
-        self.syntax.borrow_mut().push(Problem { place, key: "syntax".into(), text });
-    }
-
-    /// A file whose content matters.
-    pub(super) fn source(&self, file: &Path) {
-        let file = file.to_path_buf();
-        let mut sources = self.sources.borrow_mut();
-        if !sources.contains(&file) {
-            sources.push(file);
-        }
-    }
-
-    pub(super) fn into_parts(self) -> (Vec<Problem>, Vec<Problem>, Vec<PathBuf>) {
-        let syntax = self.syntax.into_inner();
-        let mut problems = self.problems.into_inner();
-        if syntax.is_empty() {
-            problems.append(&mut self.absences.into_inner());
-        }
-        problems.retain(|problem| {
-            !syntax.iter().any(|error| {
-                error.place.line == problem.place.line && error.place.file == problem.place.file
-            })
-        });
-        problems.extend(syntax);
-        let mut warnings = self.warnings.into_inner();
-        for list in [&mut problems, &mut warnings] {
-            list.sort();
-            list.dedup();
-        }
-        (problems, warnings, self.sources.into_inner())
-    }
-}
+use super::{
+    Place,
+    notes::Notes,
+    suggest,
+    text::{Text, shown},
+    units,
+};
 
 /// A value with its key and its place.
 #[derive(Clone, Debug)]
@@ -162,7 +39,7 @@ impl<'a> Item<'a> {
 
     /// A name that leads nowhere.
     pub(super) fn dangling(&self, text: impl Into<String>) {
-        self.notes.absence(self.place(), &self.key, text);
+        self.notes.dangling(self.place(), &self.key, text);
     }
 
     pub(super) fn warning(&self, text: impl Into<String>) {
@@ -172,11 +49,6 @@ impl<'a> Item<'a> {
     /// The value's file depends on another file.
     pub(super) fn source(&self, file: &Path) {
         self.notes.source(file);
-    }
-
-    /// The string, if it is one; nothing is noted otherwise.
-    pub(super) fn quiet_string(&self) -> Option<&'a str> {
-        self.value.as_str()
     }
 
     pub(super) fn is_table(&self) -> bool {

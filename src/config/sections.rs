@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Audit, Durability, Limits,
-    disk::Base,
-    parse::{Fields, shown},
-    suggest,
-};
+use super::{Audit, Durability, Limits, disk::Base, parse::Fields, suggest, text::shown};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -17,7 +12,8 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// `[audit]`.
 pub(super) fn audit(root: &Fields<'_>, base: &Base) -> Option<Audit> {
     const MIB: u64 = 1 << 20;
-    let section = root.required("audit", "nothing runs without a record: write [audit] with folder = \"audit\"")?;
+    let section =
+        root.required("audit", "nothing runs without a record: write [audit] with folder = \"audit\"")?;
     let fields = section.table("write [audit] above its keys")?;
     let folder = fields.required("folder", "write folder = \"audit\"").and_then(|item| base.path(&item));
     let durability = fields.optional("durability").and_then(|item| match item.string()? {
@@ -29,9 +25,8 @@ pub(super) fn audit(root: &Fields<'_>, base: &Base) -> Option<Audit> {
             item.check(Err(format!("\"{}\" is no durability; {instead}", shown(other))))
         }
     });
-    let size = |key, range, default| {
-        fields.optional(key).and_then(|item| item.size(range)).unwrap_or(default)
-    };
+    let size =
+        |key, range, default| fields.optional(key).and_then(|item| item.size(range)).unwrap_or(default);
     let segment_size = size("segment-size", 64 << 10..=16 << 30, 256 * MIB);
     let reserve = size("reserve", 0..=1 << 40, 64 * MIB);
     let segment_age = fields.optional("segment-age").and_then(|item| item.duration(SECOND..=31 * DAY));

@@ -1,7 +1,5 @@
 //! What would be right, where a name is not known.
 
-use std::fmt::Write;
-
 /// Keys that other versions know or that a reader may expect, and what to do without them.
 const ABSENT: &[(&str, &str, &str)] = &[
     ("", "state", "is not in this version: nothing is changed at run time; leave it out"),
@@ -11,7 +9,11 @@ const ABSENT: &[(&str, &str, &str)] = &[
         "proxy-protocol-from",
         "is not in this version: the address of the connection counts; leave it out",
     ),
-    ("listen", "forwarded-from", "is not in this version: the address of the connection counts; leave it out"),
+    (
+        "listen",
+        "forwarded-from",
+        "is not in this version: the address of the connection counts; leave it out",
+    ),
     ("admin", "socket", "is not in this version: a configuration is changed in its file; leave it out"),
     ("admin", "admins", "is not in this version: a configuration is changed in its file; leave it out"),
     ("admin", "certificate", "is not in this version: the admin address is on loopback; leave it out"),
@@ -40,7 +42,7 @@ pub(super) fn unknown_key(table: &str, key: &str, known: &[&str]) -> String {
 
 /// "did you mean …?", or what there is.
 pub(super) fn instead<S: AsRef<str>>(name: &str, known: &[S]) -> String {
-    const MOST: usize = 12;
+    const MOST: usize = 20;
     if let Some(nearest) = nearest(name, known) {
         return format!("did you mean `{nearest}`?");
     }
@@ -48,13 +50,13 @@ pub(super) fn instead<S: AsRef<str>>(name: &str, known: &[S]) -> String {
         return "there is none so far".into();
     }
     let mut text = String::from("known: ");
-    for (n, name) in known.iter().take(MOST).enumerate() {
-        let comma = if n > 0 { ", " } else { "" };
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{comma}{}", name.as_ref());
-    }
+    let mut names: Vec<_> = known.iter().map(AsRef::as_ref).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.truncate(MOST);
+    text.push_str(&names.join(", "));
     if known.len() > MOST {
-        let _ = write!(text, " and {} more", known.len() - MOST);
+        text.push_str(", …");
     }
     text
 }
@@ -118,7 +120,8 @@ mod tests {
 
     #[test]
     fn the_distance_counts_single_letters() {
-        for (a, b, expected) in [("", "", 0), ("a", "", 1), ("", "ab", 2), ("kitten", "sitting", 3), ("äb", "ab", 1)]
+        for (a, b, expected) in
+            [("", "", 0), ("a", "", 1), ("", "ab", 2), ("kitten", "sitting", 3), ("äb", "ab", 1)]
         {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }

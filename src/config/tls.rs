@@ -49,10 +49,7 @@ pub(super) fn authorities(
     Some((path, certificates))
 }
 
-fn chain(
-    item: &Item<'_>,
-    base: &Base,
-) -> Option<(std::path::PathBuf, Vec<CertificateDer<'static>>)> {
+fn chain(item: &Item<'_>, base: &Base) -> Option<(std::path::PathBuf, Vec<CertificateDer<'static>>)> {
     let path = base.path(item)?;
     let pem = disk::read_named(item, &path, "name a file of certificates in PEM form")?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
@@ -108,7 +105,9 @@ fn server(
     })?;
     let pair = CertifiedKey::new(chain, key);
     pair.keys_match().map_err(|_| {
-        format!("{key_path} is not the key of {certificate_path}; name the key that the certificate was made for")
+        format!(
+            "{key_path} is not the key of {certificate_path}; name the key that the certificate was made for"
+        )
     })?;
     let mut server = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

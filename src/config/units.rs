@@ -6,7 +6,7 @@ use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::parse::shown;
+use super::text::shown;
 
 const DURATIONS: &[(&str, u64)] =
     &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -26,7 +26,8 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Du
 }
 
 fn written(millis: u128) -> String {
-    let unit = DURATIONS.iter().rev().find(|(_, unit)| millis > 0 && millis % u128::from(*unit) == 0);
+    let unit =
+        DURATIONS.iter().rev().find(|(_, unit)| millis > 0 && millis.is_multiple_of(u128::from(*unit)));
     unit.map_or_else(|| "0s".into(), |(name, unit)| format!("{}{name}", millis / u128::from(*unit)))
 }
 
@@ -41,7 +42,7 @@ pub(super) fn size(text: &str, range: RangeInclusive<u64>) -> Result<u64, String
     let written = |bytes: u64| {
         let unit = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
             .into_iter()
-            .find(|(_, unit)| bytes > 0 && bytes % unit == 0);
+            .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
         unit.map_or_else(|| format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
     };
     let (least, most) = (written(*range.start()), written(*range.end()));
@@ -70,7 +71,11 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
         format!("\"{}\" is no network; write 10.20.0.0/16, 2001:db8:20::/48, or one address", shown(text))
     })?;
     if net.trunc() != net {
-        return Err(format!("{net} has bits set behind its prefix; write {}, or {}", net.trunc(), net.addr()));
+        return Err(format!(
+            "{net} has bits set behind its prefix; write {}, or {}",
+            net.trunc(),
+            net.addr()
+        ));
     }
     Ok(unmapped(net))
 }
@@ -143,7 +148,8 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in ["", "5", "s", "5 m", " 5m", "-5m", "+5m", "1.5h", "5M", "5min", "1h30m", "99999999999999999999d"]
+        for text in
+            ["", "5", "s", "5 m", " 5m", "-5m", "+5m", "1.5h", "5M", "5min", "1h30m", "99999999999999999999d"]
         {
             assert!(duration(text, ANY).is_err(), "{text}");
         }
@@ -184,7 +190,9 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for text in ["", "10.20.0.0/33", "10.20.0/16", "10.20.0.1/16", "corp.example", "010.0.0.1", "10.0.0.0/8 "] {
+        for text in
+            ["", "10.20.0.0/33", "10.20.0/16", "10.20.0.1/16", "corp.example", "010.0.0.1", "10.0.0.0/8 "]
+        {
             assert!(network(text).is_err(), "{text}");
         }
     }
@@ -201,7 +209,9 @@ mod tests {
     #[test]
     fn organizations_are_plain_and_lower_case() {
         assert_eq!(organization("Contoso-2"), Ok("contoso-2".into()));
-        for text in ["", "contoso/web", "contoso.visualstudio.com", "_git", "*", "-contoso", "contoso ", "cöntoso"] {
+        for text in
+            ["", "contoso/web", "contoso.visualstudio.com", "_git", "*", "-contoso", "contoso ", "cöntoso"]
+        {
             assert!(organization(text).is_err(), "{text}");
         }
     }

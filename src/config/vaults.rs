@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{
     Credential, Lifetime, SealedKey, Vault,
     disk::{self, Base},
-    parse::{Fields, Item, shown},
-    suggest, units,
+    parse::{Fields, Item},
+    suggest,
+    text::shown,
+    units,
 };
 use crate::clock;
 
@@ -81,7 +83,8 @@ fn lifetime(fields: &Fields<'_>) -> Lifetime {
 }
 
 fn sealed(fields: &Fields<'_>, base: &Base, lifetime: Lifetime) -> Option<Vault> {
-    let path = fields.required("path", "write path = \"vault.sealed\", the file that `patgate vault seal` makes");
+    let path =
+        fields.required("path", "write path = \"vault.sealed\", the file that `patgate vault seal` makes");
     let path = path.and_then(|item| {
         let path = base.path(&item)?;
         disk::readable(&item, &path, "make it with `patgate vault seal`").then_some(path)
@@ -124,11 +127,7 @@ fn credential_id(text: &str) -> Result<String, String> {
 }
 
 /// `[credential.*]`.
-pub(super) fn credentials(
-    root: &Fields<'_>,
-    vaults: &Named<Vault>,
-    base: &Base,
-) -> Named<Arc<Credential>> {
+pub(super) fn credentials(root: &Fields<'_>, vaults: &Named<Vault>, base: &Base) -> Named<Arc<Credential>> {
     let named = root.named("credential").into_iter();
     Named(
         named
@@ -172,7 +171,9 @@ fn secret_name(item: &Item<'_>, vault: &Vault, base: &Base) -> Option<Arc<str>> 
         Vault::Environment { .. } => {
             let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             if !plain || text.starts_with(|first: char| first.is_ascii_digit()) {
-                item.problem("is no name of an environment variable; write the variable's name, such as ADO_PAT");
+                item.problem(
+                    "is no name of an environment variable; write the variable's name, such as ADO_PAT",
+                );
                 return None;
             }
             Some(text.into())
