@@ -3,6 +3,14 @@
 //! `config/file.rs` reads what was typed and collects *every* problem with its place;
 //! what it yields is a [`Config`], in which names resolve, paths are absolute, files were readable
 //! and numbers are in range. Nothing below checks them again.
+//!
+//! What comes in: a path. What goes out: a [`Config`], or [`Problems`]. It must never hold a secret, show a value
+//! that may be one, or stop at the first problem.
+//!
+//! # Adding a key
+//! A field of its struct here; one line in the file that reads its section, which makes the key known there; its
+//! line in `config/full.toml`; a fixture with its wrong values in `tests/fixtures/config/bad`; and, if only a new
+//! process takes it over, a line in [`unreloadable`].
 
 use std::{
     collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,

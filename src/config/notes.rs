@@ -54,7 +54,11 @@ impl Notes {
     pub(super) fn into_parts(self) -> (Vec<Problem>, Vec<Problem>, Vec<PathBuf>) {
         let mut syntax = self.syntax.into_inner();
         syntax.sort();
-        syntax.dedup_by(|(a, _), (b, _)| a.place.line == b.place.line && a.place.file == b.place.file);
+        syntax.dedup_by(|(later, later_last), (first, last)| {
+            let same = later.place.line == first.place.line && later.place.file == first.place.file;
+            *last = if same { (*last).max(*later_last) } else { *last };
+            same
+        });
         let mut problems = self.problems.into_inner();
         let broken =
             |problem: &Problem| syntax.iter().any(|(error, _)| error.place.file == problem.place.file);

@@ -6,9 +6,32 @@ use std::{
     sync::Arc,
 };
 
-use toml::{Spanned, de::DeTable};
+use toml::{
+    Spanned,
+    de::{DeTable, Error},
+};
 
 use super::{Place, notes::Notes};
+
+/// What the parser says of text that it takes for a part of something that was not closed.
+struct Cascade {
+    unclosed: &'static str,
+    within: &'static [&'static str],
+    text: &'static str,
+}
+
+const CASCADES: &[Cascade] = &[
+    Cascade {
+        unclosed: "unclosed array",
+        within: &["array elements", "in array"],
+        text: "an array that begins here or above is not closed; write ] at its end",
+    },
+    Cascade {
+        unclosed: "unclosed inline table",
+        within: &["inline table", "key-value pairs"],
+        text: "an inline table that begins here or above is not closed; write } at its end",
+    },
+];
 
 /// A file of the configuration, as text.
 #[derive(Debug)]
@@ -45,14 +68,8 @@ impl Text {
     /// The document, as far as it can be read. What cannot be is noted.
     pub(super) fn parse<'a>(&'a self, notes: &Notes) -> Spanned<DeTable<'a>> {
         let (table, mut errors) = DeTable::parse_recoverable(&self.content);
-        // Whatever follows an array that is not closed is read as a part of it: one mistake, one problem.
-        let start = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
-        let of_arrays = || errors.iter().filter(|error| error.message().contains("array"));
-        let unclosed = of_arrays().filter(|error| error.message().starts_with("unclosed")).map(start).max();
-        if let (Some(first), Some(last)) = (of_arrays().map(start).min(), unclosed) {
-            errors.retain(|error| !(first..=last).contains(&start(error)));
-            let text = "an array that begins here or above is not closed; write ] at its end";
-            notes.syntax(self.place(first), self.place(last).line, text.into());
+        for cascade in CASCADES {
+            self.collapse(cascade, &mut errors, notes);
         }
         for error in errors {
             let span = error.span().unwrap_or(0..0);
@@ -61,6 +78,18 @@ impl Text {
             notes.syntax(place, line, self.sentence(error.message(), &span));
         }
         table
+    }
+
+    /// Whatever follows an array or an inline table that is not closed is read as a part of it: one mistake, one
+    /// problem.
+    fn collapse(&self, cascade: &Cascade, errors: &mut Vec<Error>, notes: &Notes) {
+        let start = |error: &Error| error.span().map_or(0, |span| span.start);
+        let unclosed = |error: &&Error| error.message().split(',').next() == Some(cascade.unclosed);
+        let within = |error: &&Error| cascade.within.iter().any(|part| error.message().contains(part));
+        let Some(last) = errors.iter().filter(unclosed).map(start).max() else { return };
+        let first = errors.iter().filter(within).map(start).min().unwrap_or(last);
+        errors.retain(|error| !(first..=last).contains(&start(error)));
+        notes.syntax(self.place(first), self.place(last).line, cascade.text.into());
     }
 
     fn sentence(&self, message: &str, span: &Range<usize>) -> String {
