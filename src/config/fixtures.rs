@@ -294,6 +294,36 @@ fn only_what_a_reload_can_change_is_not_named() {
 }
 
 #[test]
+fn a_configuration_that_is_not_there_is_one_problem() {
+    let desk = Desk::new();
+    for (name, text) in [
+        ("absent.toml", "absent.toml:1:1: file: can't be read (no such file or folder)"),
+        ("certs", "certs:1:1: file: is not a regular file"),
+    ] {
+        let problems = desk.read_file(name).unwrap_err();
+        assert_eq!(problems, format!("{text}; name a TOML file that patgate may read"));
+    }
+}
+
+#[test]
+fn a_sealed_vault_takes_its_key_from_one_of_three_places() {
+    let desk = Desk::new();
+    for (key, expected) in [
+        ("key = \"vault.key\"", SealedKey::File(desk.path("vault.key"))),
+        ("passphrase-file = \"vault.key\"", SealedKey::Passphrase(desk.path("vault.key"))),
+        ("key-credential = \"patgate-vault-key\"", SealedKey::Systemd("patgate-vault-key".into())),
+    ] {
+        let vault = format!(
+            "{SMALL}[vault.v]\ntype = \"sealed\"\npath = \"vault.sealed\"\n{key}\nstale-for = \"8h\"\n"
+        );
+        let config = desk.read(&vault).unwrap();
+        let Vault::Sealed { key, lifetime, .. } = &config.vaults["v"] else { panic!("{key}") };
+        assert_eq!(format!("{key:?}"), format!("{expected:?}"));
+        assert_eq!(lifetime.stale_for.as_secs(), 8 * 60 * 60);
+    }
+}
+
+#[test]
 fn a_document_nested_beyond_reason_is_refused() {
     let desk = Desk::new();
     for text in ["[".repeat(100_000), format!("a = {}", "[".repeat(100_000)), "a.".repeat(100_000) + "b = 1"]

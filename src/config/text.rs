@@ -38,6 +38,10 @@ const CASCADES: &[Cascade] = &[
 pub(super) struct Text {
     file: Arc<PathBuf>,
     pub(super) content: String,
+    /// The content without the lines behind which the parser would lose its way.
+    readable: String,
+    /// What was wrong with those lines.
+    astray: Vec<Error>,
     /// Where each line begins, so that a place is found in logarithmic time.
     lines: Vec<usize>,
 }
@@ -47,7 +51,8 @@ impl Text {
         let lines = std::iter::once(0)
             .chain(content.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1))
             .collect();
-        Self { file: Arc::new(file), content, lines }
+        let (readable, astray) = readable(content.clone());
+        Self { file: Arc::new(file), content, readable, astray, lines }
     }
 
     /// The file as the user wrote it.
@@ -67,7 +72,8 @@ impl Text {
 
     /// The document, as far as it can be read. What cannot be is noted.
     pub(super) fn parse<'a>(&'a self, notes: &Notes) -> Spanned<DeTable<'a>> {
-        let (table, mut errors) = DeTable::parse_recoverable(&self.content);
+        let (table, mut errors) = DeTable::parse_recoverable(&self.readable);
+        errors.extend(self.astray.iter().cloned());
         for cascade in CASCADES {
             self.collapse(cascade, &mut errors, notes);
         }
@@ -105,6 +111,28 @@ impl Text {
             None => format!("{message}; this is not TOML"),
         }
     }
+}
+
+/// Blanks lines that are no `key = value`: the parser skips what follows one, and the problems there would only show
+/// once it is mended. Every other byte keeps its place.
+fn readable(mut content: String) -> (String, Vec<Error>) {
+    const MOST: usize = 50;
+    let mut astray = Vec::new();
+    for _ in 0..MOST {
+        let (_, errors) = DeTable::parse_recoverable(&content);
+        let Some(error) = errors.into_iter().find(|error| error.message().starts_with("key with no value"))
+        else {
+            break;
+        };
+        let at = error.span().map_or(0, |span| span.start).min(content.len());
+        let (before, after) = content.split_at_checked(at).unwrap_or(("", ""));
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let end = after.find('\n').map_or(content.len(), |newline| at + newline);
+        let blank = " ".repeat(end - start);
+        content.replace_range(start..end, &blank);
+        astray.push(error);
+    }
+    (content, astray)
 }
 
 /// Text of the user's as it may stand in a message: short, and on one line.
