@@ -26,3 +26,21 @@ pub enum ActionPattern {
     /// `git:lfs`
     GitLfs,
 }
+
+impl ActionPattern {
+    /// Reads an action.
+    ///
+    /// # Errors
+    /// What is wrong; what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "git:fetch" => Ok(Self::GitFetch),
+            "git:push" => Ok(Self::GitPush),
+            "git:lfs" => Ok(Self::GitLfs),
+            "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => {
+                Method::from_bytes(text.as_bytes()).map(Self::Method).map_err(|error| error.to_string())
+            }
+            _ => Err("is no action; known: methods such as GET, git:fetch, git:push, git:lfs".into()),
+        }
+    }
+}
