@@ -128,7 +128,7 @@ impl StartError {
 /// # Errors
 /// When it could not start; nothing is bound then.
 pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
-    let environment = file::environment_problems(std::env::vars_os());
+    let environment = crate::config::environment_problems(std::env::vars_os());
     if !environment.is_empty() {
         return Err(StartError::Environment(environment));
     }

@@ -24,18 +24,20 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(config: &Config) -> Self {
-        let contents = config.sources.iter().map(|file| (file.clone(), digest(file))).collect();
-        Self { file: config.file.clone(), contents }
+        Self { file: config.file.clone(), contents: contents(&config.file) }
     }
 
     /// Whether any file differs from what was seen last; what is seen now counts as seen.
     pub(super) fn has_changed(&mut self) -> bool {
-        let included = file::included(&self.file);
-        let now = self.contents.keys().chain(&included).map(|file| (file.clone(), digest(file))).collect();
+        let now = contents(&self.file);
         let changed = now != self.contents;
         self.contents = now;
         changed
     }
+}
+
+fn contents(file: &Path) -> BTreeMap<PathBuf, Option<[u8; 32]>> {
+    file::sources(file).into_iter().map(|file| (file.clone(), digest(&file))).collect()
 }
 
 /// `None`: it can't be read, which is a state like any other.
@@ -51,7 +53,7 @@ fn digest(file: &Path) -> Option<[u8; 32]> {
 pub(super) fn attempt(old: &Snapshot, vaults: &Vaults) -> Result<Snapshot, Vec<String>> {
     let lines = |problems: Problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>();
     let new = Snapshot::read(&old.config.file, old.generation + 1).map_err(lines)?;
-    let fixed = file::unreloadable(&old.config, &new.config);
+    let fixed = crate::config::unreloadable(&old.config, &new.config);
     if !fixed.is_empty() {
         let text = |key| format!("{key} can't change while patgate runs; restart it for that");
         return Err(fixed.into_iter().map(text).collect());
