@@ -26,3 +26,36 @@ pub enum ActionPattern {
     /// `git:lfs`
     GitLfs,
 }
+
+impl Action {
+    /// As the audit says it.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Method(m) => match m.as_str() {
+                "GET" => "GET",
+                "POST" => "POST",
+                "DELETE" => "DELETE",
+                "OPTIONS" => "OPTIONS",
+                _ => "PATCH",
+            },
+            Self::GitFetch => "git:fetch",
+            Self::GitPush => "git:push",
+            Self::GitLfs => "git:lfs",
+        }
+    }
+}
+
+impl ActionPattern {
+    /// Whether it is about `action`.
+    #[must_use]
+    pub fn matches(&self, action: &Action) -> bool {
+        match (self, action) {
+            (Self::Method(a), Action::Method(b)) => a == b,
+            (Self::GitFetch, Action::GitFetch)
+            | (Self::GitPush, Action::GitPush)
+            | (Self::GitLfs, Action::GitLfs) => true,
+            _ => false,
+        }
+    }
+}
