@@ -80,6 +80,13 @@ impl Target {
         {
             segments.insert(1, repository);
         }
+        if segments.get(1).is_some_and(|s| s == "_apis")
+            && segments.get(4).is_some_and(|s| s == "repositories")
+            && segments.get(3).is_some_and(|s| s != "recyclebin")
+        {
+            let project = segments.remove(3);
+            segments.insert(1, project);
+        }
         Self { path_and_query: target.parse().unwrap_or(PathAndQuery::from_static("/")), host, segments }
     }
 }
