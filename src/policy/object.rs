@@ -13,7 +13,7 @@ pub(crate) struct Object<'a> {
     pub(crate) segments: Vec<&'a str>,
     /// Whether the second segment is a project.
     pub(crate) project_known: bool,
-    /// The same operation in another spelling that names a project later in its path. For denials alone.
+    /// The older spelling of the same operation, if it has one. For denials alone.
     pub(crate) respelled: Option<Vec<&'a str>>,
     /// An operation that only a pattern that spells it out may open: up to and with this many segments.
     pub(crate) spelled_through: Option<usize>,
@@ -47,11 +47,19 @@ impl<'a> Object<'a> {
     }
 }
 
-/// `/{org}/_apis/git/{project}/repositories/…` is `/{org}/{project}/_apis/git/repositories/…`.
+/// `/{org}/{project}/_apis/git/repositories/…` is also `/{org}/_apis/git/{project}/repositories/…`, an order
+/// of version 1.0 that is still served: a denial of `/{org}/_apis/git/**` is about it.
 fn respell<'a>(segments: &[&'a str]) -> Option<Vec<&'a str>> {
     match segments {
-        [organization, api @ "_apis", area @ "git", project, resource @ "repositories", tail @ ..] => {
-            let mut respelled = vec![*organization, *project, *api, *area, *resource];
+        [
+            organization,
+            project,
+            api @ "_apis",
+            area @ "git",
+            resource @ ("repositories" | "repositoriespaged"),
+            tail @ ..,
+        ] => {
+            let mut respelled = vec![*organization, *api, *area, *project, *resource];
             respelled.extend_from_slice(tail);
             Some(respelled)
         }

@@ -36,6 +36,8 @@ fn split(text: &str) -> Result<Vec<String>, String> {
         ('%', "holds a percent sign; patterns are written decoded (a space is a space)"),
         ('?', "holds a question mark; rules don't see the query, end the pattern before it"),
         ('#', "holds a number sign; no path has one"),
+        (':', "holds a colon; no path has one"),
+        (';', "holds a semicolon; no path has one"),
     ] {
         if text.contains(wrong) {
             return Err(format!("{text:?} {reason}"));
@@ -44,7 +46,7 @@ fn split(text: &str) -> Result<Vec<String>, String> {
     if text.chars().any(char::is_control) {
         return Err(format!("{text:?} holds a control character; no path has one"));
     }
-    let text = path.nfc().collect::<String>().to_lowercase();
+    let text = path.nfc().map(lower).collect::<String>();
     let segments: Vec<String> = text.split('/').map(str::to_owned).collect();
     let last = segments.len().saturating_sub(1);
     for (n, segment) in segments.iter().enumerate() {
@@ -75,12 +77,15 @@ fn host(written: &[String]) -> Result<(Host, Vec<String>), String> {
     if rest.is_empty() {
         return Err(format!("names the host {first:?} and no organization; write /{first}/** for all of it"));
     }
-    if let Some(organization) = first.strip_suffix(".visualstudio.com")
-        && !organization.contains('.')
-        && Host::parse(first).is_none_or(|host| host == Host::DevAzure)
-    {
-        let segments = std::iter::once(organization.to_owned()).chain(rest.iter().cloned());
-        return Ok((Host::DevAzure, segments.collect()));
+    if let Some(labels) = first.strip_suffix(".visualstudio.com") {
+        // The older names: the organisation, and the service where it has a host of its own.
+        let (organization, service) = labels.split_once('.').unwrap_or((labels, ""));
+        let name =
+            if service.is_empty() { "dev.azure.com".into() } else { format!("{service}.dev.azure.com") };
+        if let Some(host) = Host::parse(&name) {
+            let segments = std::iter::once(organization.to_owned()).chain(rest.iter().cloned());
+            return Ok((host, segments.collect()));
+        }
     }
     let Some(host) = Host::parse(first) else {
         return Err(format!(
@@ -145,6 +150,15 @@ fn alternatives(written: &str) -> Result<Vec<Word>, String> {
     texts.into_iter().map(|text| word(&text, written)).collect()
 }
 
+/// The lower case of one character as the gate has it: where that is one character.
+fn lower(c: char) -> char {
+    let mut lower = c.to_lowercase();
+    match (lower.next(), lower.next()) {
+        (Some(one), None) => one,
+        _ => c,
+    }
+}
+
 fn word(text: &str, written: &str) -> Result<Word, String> {
     let (name, open) = text.strip_suffix('*').map_or((text, false), |name| (name, true));
     if name.contains('*') {
@@ -157,10 +171,8 @@ fn word(text: &str, written: &str) -> Result<Word, String> {
             format!("{written:?} has an empty alternative; drop the comma")
         });
     }
-    if name.starts_with([' ', '.']) && name.trim_start_matches([' ', '.']).is_empty()
-        || name.starts_with(' ')
-        || (!open && name.ends_with([' ', '.']))
-    {
+    let dropped = |c: char| c.is_whitespace() || c == '.';
+    if name.starts_with(dropped) || (!open && name.ends_with(dropped)) {
         return Err(format!(
             "{written:?} can never match: Azure DevOps drops spaces and dots at the ends of a segment, so \
              patgate refuses them; drop them here too"
@@ -174,6 +186,14 @@ fn normalize(segments: &mut Vec<Segment>, rest: bool) -> Result<(), String> {
     let is_route = |segment: Option<&Segment>, name: &str| matches!(segment, Some(Segment::Route(text)) if **text == *name);
     if matches!(segments.first(), Some(Segment::Route(_))) {
         return Err("begins with a route; the first segment is the organization (/*/_apis/**)".into());
+    }
+    if let Some(Segment::OneOf(words)) = segments.first()
+        && let Some(word) = words.iter().find(|word| !word.text.bytes().all(is_of_organization))
+    {
+        return Err(format!(
+            "{:?} can be no organization: their names hold letters, digits and hyphens alone",
+            word.text
+        ));
     }
     if is_name(segments.get(1), "defaultcollection") {
         segments.remove(1);
@@ -194,6 +214,14 @@ fn normalize(segments: &mut Vec<Segment>, rest: bool) -> Result<(), String> {
         }
     } else if is_route(segments.get(2), "_git") {
         drop_limit(segments, 3);
+    } else if is_route(segments.get(1), "_apis")
+        && is_name(segments.get(2), "git")
+        && !is_name(segments.get(3), "recyclebin")
+        && (is_name(segments.get(4), "repositories") || is_name(segments.get(4), "repositoriespaged"))
+    {
+        // An order of version 1.0 that is still served.
+        let project = segments.remove(3);
+        segments.insert(1, project);
     }
     let has_route = segments.iter().take(3).any(|segment| matches!(segment, Segment::Route(_)));
     if segments.len() > 2 && !has_route {
@@ -214,6 +242,10 @@ fn drop_limit(segments: &mut Vec<Segment>, place: usize) {
     {
         segments.remove(place);
     }
+}
+
+fn is_of_organization(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
 fn is_name(segment: Option<&Segment>, name: &str) -> bool {

@@ -19,9 +19,13 @@ fn denies(pattern: &str, target: &str) -> bool {
 #[test]
 fn an_allow_matches_the_object_in_every_spelling_and_nothing_else() {
     for (pattern, target, expected) in [
-        ("/contoso/web/**", "/contoso/web/_git/web/info/refs", true),
-        ("/contoso/web/**", "/contoso/_git/web/info/refs", true),
-        ("/contoso/web/**", "/contoso/DefaultCollection/web/_git/web/info/refs", true),
+        ("/contoso/web/**", "/contoso/web/_git/web/info/refs?service=git-upload-pack", true),
+        ("/contoso/web/**", "/contoso/_git/web/info/refs?service=git-upload-pack", true),
+        (
+            "/contoso/web/**",
+            "/contoso/DefaultCollection/web/_git/web/info/refs?service=git-upload-pack",
+            true,
+        ),
         ("/contoso/web/**", "/Contoso/WEB/_Git/web", true),
         ("/Contoso/WEB/**", "/contoso/web/_apis/wit/workitems", true),
         ("/contoso/web/**", "/contoso/website/_git/web", false),
@@ -33,17 +37,17 @@ fn an_allow_matches_the_object_in_every_spelling_and_nothing_else() {
         ("/pkgs.dev.azure.com/contoso/web/**", "/contoso/web/_packaging/npm", false),
         ("/dev.azure.com/contoso/web/**", "/contoso/web/_git/web", true),
         ("/contoso.visualstudio.com/web/**", "/contoso/web/_git/web", true),
-        ("/contoso/_git/web/**", "/contoso/web/_git/web/info/refs", true),
-        ("/contoso/_git/web/**", "/contoso/web/_git/api/info/refs", false),
-        ("/contoso/web/_git/web/**", "/contoso/_git/web/info/refs", true),
-        ("/contoso/web/_git/_optimized/web/**", "/contoso/_git/web/info/refs", true),
+        ("/contoso/_git/web/**", "/contoso/web/_git/web/info/refs?service=git-upload-pack", true),
+        ("/contoso/_git/web/**", "/contoso/web/_git/api/info/refs?service=git-upload-pack", false),
+        ("/contoso/web/_git/web/**", "/contoso/_git/web/info/refs?service=git-upload-pack", true),
+        ("/contoso/web/_git/_optimized/web/**", "/contoso/_git/web/info/refs?service=git-upload-pack", true),
         ("/contoso/_git/*/**", "/contoso/web/_git/web", true),
         ("/contoso/_git/**", "/contoso/web/_git/api", false),
         ("/contoso/_git/{web,api}", "/contoso/api/_git/api", true),
         ("/contoso/_git/{web,api}", "/contoso/api/_git/web", false),
         ("/contoso/DefaultCollection/web/_git/*", "/contoso/web/_git/api", true),
-        ("/contoso/*/_git/**", "/contoso/web/_git/api/info/refs", true),
-        ("/contoso/*/_git/**", "/contoso/_git/api/info/refs", true),
+        ("/contoso/*/_git/**", "/contoso/web/_git/api/info/refs?service=git-upload-pack", true),
+        ("/contoso/*/_git/**", "/contoso/_git/api/info/refs?service=git-upload-pack", true),
         ("/contoso/*/_apis/git/**", "/contoso/_apis/git/repositories/api", false),
         ("/contoso/*/**", "/contoso/_apis/projects", false),
         ("/contoso/*/**", "/contoso/web/_apis/build/builds", true),
@@ -54,16 +58,31 @@ fn an_allow_matches_the_object_in_every_spelling_and_nothing_else() {
         ("/**", "/fabrikam/web/_git/api", true),
         ("/**", "/pkgs.dev.azure.com/fabrikam/_packaging/x", false),
         ("/*/**", "/fabrikam/web/_git/api", true),
-        ("/contoso/web/_git/{api,web}/**", "/contoso/web/_git/api/info/refs", true),
-        ("/contoso/web/_git/{api,web}/**", "/contoso/web/_git/ap/info/refs", false),
-        ("/contoso/web/_git/release-*/**", "/contoso/web/_git/Release-2/info/refs", true),
-        ("/contoso/web/_git/release-*/**", "/contoso/web/_git/release-/info/refs", true),
-        ("/contoso/web/_git/release-*/**", "/contoso/web/_git/rel/info/refs", false),
+        ("/contoso/web/_git/{api,web}/**", "/contoso/web/_git/api/info/refs?service=git-upload-pack", true),
+        ("/contoso/web/_git/{api,web}/**", "/contoso/web/_git/ap/info/refs?service=git-upload-pack", false),
+        (
+            "/contoso/web/_git/release-*/**",
+            "/contoso/web/_git/Release-2/info/refs?service=git-upload-pack",
+            true,
+        ),
+        (
+            "/contoso/web/_git/release-*/**",
+            "/contoso/web/_git/release-/info/refs?service=git-upload-pack",
+            true,
+        ),
+        ("/contoso/web/_git/release-*/**", "/contoso/web/_git/rel/info/refs?service=git-upload-pack", false),
         ("/contoso/web/_git/{a,b}-{x,y*}", "/contoso/web/_git/b-yes", true),
         ("/contoso/web/_git/{a,b}-{x,y*}", "/contoso/web/_git/b-xes", false),
         ("/contoso/web/_apis/git/repositories/*", "/contoso/web/_apis/git/repositories/a/items", false),
         ("/contoso/web/_apis/wit/*", "/contoso/web/_apis/wit/_x", false),
         ("/contoso/web/_apis", "/contoso/web/_apis", true),
+        ("/contoso/_apis/git/web/repositories/**", "/contoso/web/_apis/git/repositories/api", true),
+        (
+            "/contoso/_apis/git/recyclebin/repositories/**",
+            "/contoso/_apis/git/recyclebin/repositories/x",
+            true,
+        ),
+        ("/contoso.pkgs.visualstudio.com/**", "/pkgs.dev.azure.com/contoso/_packaging/x", true),
         // What a body decides must be spelled out.
         ("/contoso/**", "/contoso/_apis/wit/$batch", false),
         ("/contoso/_apis/wit/*", "/contoso/_apis/wit/$batch", false),
@@ -85,12 +104,18 @@ fn a_denial_is_not_got_round_by_what_a_request_leaves_open() {
         ("/*/*/_apis/git/repositories/**", &format!("/contoso/_apis/git/repositories/{ID}"), true),
         ("/*/*/_apis/git/repositories/**", &format!("/contoso/_apis/git/web/repositories/{ID}"), true),
         ("/*/*/_apis/git/repositories/**", "/contoso/_apis/git/pullrequests", false),
+        ("/contoso/_apis/git/**", "/contoso/web/_apis/git/repositories/api", true),
+        ("/contoso/_apis/git/**", "/contoso/web/_apis/git/pullrequests", false),
         ("/contoso/web/_apis/git/repositories/**", "/contoso/_apis/git/api/repositories/x", false),
         ("/contoso/web/**", "/contoso/_apis/projects", true),
         ("/contoso/web/**", "/contoso/api/_git/api", false),
         ("/contoso/web/**", &format!("/contoso/{ID}/_git/api"), true),
-        ("/contoso/web/_git/secret/**", &format!("/contoso/web/_git/{ID}/info/refs"), true),
-        ("/contoso/web/_git/secret/**", "/contoso/web/_git/api/info/refs", false),
+        (
+            "/contoso/web/_git/secret/**",
+            &format!("/contoso/web/_git/{ID}/info/refs?service=git-upload-pack"),
+            true,
+        ),
+        ("/contoso/web/_git/secret/**", "/contoso/web/_git/api/info/refs?service=git-upload-pack", false),
         ("/contoso/_git/web/**", &format!("/contoso/web/_git/{ID}"), true),
         ("/contoso/_git/web/**", &format!("/contoso/{ID}/_git/web"), true),
         ("/contoso/_git/web/**", "/contoso/web/_git/api", false),
@@ -143,6 +168,10 @@ fn a_wrong_pattern_is_refused_with_what_would_be_right() {
         ("/contoso/web./**", "can never match"),
         ("/contoso/ web/**", "can never match"),
         ("/contoso/web /**", "can never match"),
+        ("/contoso/.web/**", "can never match"),
+        ("/contoso/web:8/**", "colon"),
+        ("/contoso/web;x/**", "semicolon"),
+        ("/cont_oso/**", "no organization"),
         ("/contoso/{web,api/**", "braces"),
         ("/contoso/web}/**", "braces"),
         ("/contoso/{a,{b,c}}/**", "braces"),
@@ -168,9 +197,9 @@ fn a_wrong_pattern_is_refused_with_what_would_be_right() {
 
 #[test]
 fn text_is_compared_composed_and_without_case() {
-    let pattern = Pattern::parse("/contoso/Mu\u{308}ller/_git/**").unwrap();
+    let pattern = Pattern::parse("/contoso/Mu\u{308}LLER ΣΑΣ/_git/**").unwrap();
     let action = Action::Method(Method::GET);
-    let segments = vec!["contoso", "m\u{fc}ller", "_git", "x"];
+    let segments = vec!["contoso", "m\u{fc}ller σασ", "_git", "x"];
     assert!(pattern.matches(&Object::read(Host::DevAzure, segments, true, &action)));
 }
 
