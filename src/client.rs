@@ -26,7 +26,7 @@ pub struct Known {
     pub(crate) vetted: Box<Vetted>,
     pub(crate) client: Arc<Client>,
     /// Only [`identify`] makes one.
-    _known: (),
+    _identified: (),
 }
 
 /// Finds the client of a request by the address of the connection's other end.
@@ -41,5 +41,5 @@ pub async fn identify(_state: Rc<()>, mut vetted: Box<Vetted>) -> Result<Known, 
         return Err(Refused::new(Refusal::ClientUnknown, wire, outgoing.body, passage.entry));
     };
     vetted.passage.entry.facts_mut().client = Some(Arc::clone(&client.name));
-    Ok(Known { vetted, client, _known: () })
+    Ok(Known { vetted, client, _identified: () })
 }

@@ -4,6 +4,14 @@
 //! other files of `tests/compile-fail` name in their first line the error that they must yield. All are
 //! compiled by `rustc` against what the build of this very test has made, so that nothing is built twice.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test is to fail where it can't go on"
+)]
+
 use std::{
     collections::BTreeSet,
     fs,

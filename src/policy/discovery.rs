@@ -13,7 +13,7 @@ pub(crate) fn includes(segments: &[&str], action: &Action) -> bool {
     let Action::Method(method) = action else { return false };
     match segments {
         [_, "_apis"] | [_, "_apis", _] if method == Method::OPTIONS => true,
-        [_, "_apis", "resourceareas"] | [_, "_apis", "resourceareas", _] | [_, "_apis", "connectiondata"] => {
+        [_, "_apis", "resourceareas" | "connectiondata"] | [_, "_apis", "resourceareas", _] => {
             method == Method::GET
         }
         _ => false,
