@@ -64,7 +64,11 @@ impl Target {
         self.segments.iter().map(String::as_str)
     }
     pub(crate) fn stub(target: &str) -> Self {
-        let path = target.split('?').next().unwrap_or("").to_lowercase();
+        let path = target.split('?').next().unwrap_or("");
+        let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+        let lower =
+            |c: char| if c.to_lowercase().count() == 1 { c.to_lowercase().next().unwrap_or(c) } else { c };
+        let path: String = path.chars().map(lower).collect();
         let mut segments: Vec<String> =
             path.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect();
         let mut host = Host::DevAzure;
