@@ -1,4 +1,7 @@
 use http::Method;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use proptest::prelude::*;
+use unicode_normalization::UnicodeNormalization;
 
 use super::*;
 use crate::gate::{Action, read_line};
@@ -194,6 +197,26 @@ fn a_wrong_pattern_is_refused_with_what_would_be_right() {
         assert!(error.contains(expected), "{pattern:?}: {error}");
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_target_that_is_written_down_decoded_is_a_pattern_of_itself(
+        names in prop::collection::vec("[a-zA-Z0-9äÖßΣςİıK][a-zA-Z0-9 äÖßΣςİıK.!()^-]{0,6}[a-zA-Z0-9äÖßΣςİıK]", 2),
+        tail in prop::sample::select(vec!["_git/Web", "_apis/Build/builds/7", "_packaging/Feed-1/npm"]),
+    ) {
+        let path = format!("/Contoso/{}/{tail}/{}", names[0].nfc(), names[1].nfc());
+        let encoded = utf8_percent_encode(&path, &NOT_PLAIN).to_string();
+        let (target, action) = read_line("GET", &encoded).unwrap();
+        let object = Object::new(&target, &action);
+        let pattern = Pattern::parse(&path).unwrap();
+        prop_assert!(pattern.is(&object) && pattern.may_match(&object), "{} on {}", path, encoded);
+    }
+}
+
+/// What a client encodes in a path.
+const NOT_PLAIN: AsciiSet = CONTROLS.add(b' ').add(b'^');
 
 #[test]
 fn text_is_compared_composed_and_without_case() {
