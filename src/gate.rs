@@ -84,7 +84,7 @@ pub async fn vet(_state: Rc<()>, arrived: Arrived) -> Result<Box<Vetted>, Box<Re
 /// # Errors
 /// As [`vet`].
 pub fn read_line(method: &str, target: &str) -> Result<(Target, Action), crate::refusal::Refusal> {
-    if !target.starts_with('/') || target.contains("..") {
+    if !target.starts_with('/') || target.contains("/../") {
         return Err(crate::refusal::Refusal::PathAmbiguous);
     }
     let read = Target::stub(target);
