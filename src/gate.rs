@@ -78,3 +78,22 @@ pub async fn vet(_state: Rc<()>, arrived: Arrived) -> Result<Box<Vetted>, Box<Re
     let _ = arrived;
     todo!("gate")
 }
+
+/// Reads a method and a target as a request's first line gives them.
+///
+/// # Errors
+/// As [`vet`].
+pub fn read_line(method: &str, target: &str) -> Result<(Target, Action), crate::refusal::Refusal> {
+    if !target.starts_with('/') || target.contains("/../") {
+        return Err(crate::refusal::Refusal::PathAmbiguous);
+    }
+    let read = Target::stub(target);
+    let action = if target.contains("service=git-upload-pack") || target.ends_with("/git-upload-pack") {
+        Action::GitFetch
+    } else if target.contains("service=git-receive-pack") || target.ends_with("/git-receive-pack") {
+        Action::GitPush
+    } else {
+        Action::Method(method.parse().map_err(|_| crate::refusal::Refusal::MethodUnknown)?)
+    };
+    Ok((read, action))
+}

@@ -27,20 +27,35 @@ pub enum ActionPattern {
     GitLfs,
 }
 
+impl Action {
+    /// As the audit says it.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Method(m) => match m.as_str() {
+                "GET" => "GET",
+                "POST" => "POST",
+                "DELETE" => "DELETE",
+                "OPTIONS" => "OPTIONS",
+                _ => "PATCH",
+            },
+            Self::GitFetch => "git:fetch",
+            Self::GitPush => "git:push",
+            Self::GitLfs => "git:lfs",
+        }
+    }
+}
+
 impl ActionPattern {
-    /// Reads an action.
-    ///
-    /// # Errors
-    /// What is wrong; what would be right.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "git:fetch" => Ok(Self::GitFetch),
-            "git:push" => Ok(Self::GitPush),
-            "git:lfs" => Ok(Self::GitLfs),
-            "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => {
-                Method::from_bytes(text.as_bytes()).map(Self::Method).map_err(|error| error.to_string())
-            }
-            _ => Err("is no action; known: methods such as GET, git:fetch, git:push, git:lfs".into()),
+    /// Whether it is about `action`.
+    #[must_use]
+    pub fn matches(&self, action: &Action) -> bool {
+        match (self, action) {
+            (Self::Method(a), Action::Method(b)) => a == b,
+            (Self::GitFetch, Action::GitFetch)
+            | (Self::GitPush, Action::GitPush)
+            | (Self::GitLfs, Action::GitLfs) => true,
+            _ => false,
         }
     }
 }
