@@ -19,6 +19,7 @@ mod query;
 mod record;
 mod segments;
 pub mod target;
+mod way_in;
 
 pub use action::{Action, ActionPattern};
 pub use framing::Framing;
@@ -127,32 +128,44 @@ pub struct Vetted {
     /// What travels along.
     pub(crate) passage: Passage,
     /// Only [`vet`] makes one.
-    _vetted: (),
+    _seal: (),
 }
 
 /// Reads a request strictly.
 ///
 /// # Errors
 /// Everything that hyper lets through and that can be read in two ways.
+#[expect(clippy::unused_async, reason = "a step of the pipeline is a future")]
 pub async fn vet(_state: Rc<()>, arrived: Arrived) -> Result<Box<Vetted>, Box<Refused>> {
     let Arrived { head, body, mut passage } = arrived;
-    record::received(&head, passage.entry.facts_mut());
-    let reading = read(&head, &passage.listen).and_then(|reading| match reading.framing {
+    let facts = passage.entry.facts_mut();
+    record::received(&head, facts);
+    let is_empty = body.is_end_stream();
+    let Reading { target, action, headers, framing, wire } = match read(&head, &passage.listen) {
         // HTTP/2 can send a body that its head does not announce.
-        Framing::None if !body.is_end_stream() => Err((Refusal::Framing, reading.wire)),
-        _ => Ok(reading),
-    });
-    let Reading { target, action, headers, framing, wire } = match reading {
+        Ok(Reading { framing: Framing::None, wire, .. }) if !is_empty => {
+            return Err(Refused::new(Refusal::Framing, wire, Some(body), passage.entry));
+        }
         Ok(reading) => reading,
         Err((why, wire)) => {
-            let rest = (!body.is_end_stream()).then_some(body);
+            // What is refused for another reason than its target has one, which belongs on record.
+            if let Ok(target) = received(&head).and_then(Target::parse) {
+                record::target(&target, facts);
+            }
+            let rest = (!is_empty).then_some(body);
             return Err(Refused::new(why, wire, rest, passage.entry));
         }
     };
-    record::read(&target, &action, passage.entry.facts_mut());
-    let body = (framing != Framing::None).then_some(body);
-    let outgoing = Outgoing { target, method: head.method, headers, body, length: framing.length() };
-    Ok(Box::new(Vetted { outgoing, action, wire, passage, _vetted: () }))
+    record::target(&target, facts);
+    facts.action = Some(action.as_str());
+    let (body, length) = match framing {
+        Framing::None => (None, None),
+        Framing::Streamed if is_empty => (Some(body), Some(0)),
+        Framing::Streamed => (Some(body), None),
+        Framing::Length(length) => (Some(body), Some(length)),
+    };
+    let outgoing = Outgoing { target, method: head.method, headers, body, length };
+    Ok(Box::new(Vetted { outgoing, action, wire, passage, _seal: () }))
 }
 
 /// The one meaning of a head.
@@ -179,21 +192,20 @@ pub fn read(head: &Parts, listen: &Listen) -> Result<Reading, (Refusal, Wire)> {
     let refused = |why| (why, wire);
     action::check_method(&head.method).map_err(refused)?;
     let headers = headers::up(&head.headers).map_err(refused)?;
-    let is_http2 = head.version == Version::HTTP_2;
-    let received = received(head, is_http2).map_err(refused)?;
+    let received = received(head).map_err(refused)?;
     authority::check(head, listen).map_err(refused)?;
     let target = Target::parse(received).map_err(refused)?;
     let action = Action::read(&head.method, &target).map_err(refused)?;
     let wire = Wire::of(&action, head, &target);
-    let framing = Framing::read(&head.method, &head.headers, is_http2).map_err(|why| (why, wire))?;
+    let framing = Framing::read(head).map_err(|why| (why, wire))?;
     Ok(Reading { target, action, headers, framing, wire })
 }
 
 /// The target in origin form. HTTP/2 always names scheme and authority besides; in HTTP/1 that is the form for
 /// forward proxies, and an authority alone is for `CONNECT`.
-fn received(head: &Parts, is_http2: bool) -> Result<&PathAndQuery, Refusal> {
+fn received(head: &Parts) -> Result<&PathAndQuery, Refusal> {
     let is_origin_form = head.uri.authority().is_none() && head.uri.scheme().is_none();
-    if !is_origin_form && !is_http2 {
+    if !is_origin_form && head.version != Version::HTTP_2 {
         return Err(Refusal::PathAmbiguous);
     }
     head.uri.path_and_query().ok_or(Refusal::PathAmbiguous)

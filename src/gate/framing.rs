@@ -3,7 +3,7 @@
 //! hyper lets `Transfer-Encoding: gzip, chunked`, a doubled one and more like it pass, and its client would
 //! send on what it is given. So neither header is ever copied: what goes up is framed anew.
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Version, header, request::Parts};
 
 use super::action::has_no_body;
 use crate::refusal::Refusal;
@@ -20,35 +20,28 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// Reads it from a request's head. Where HTTP/2 gives no length, `is_http2` tells that there may be a body.
+    /// Reads it from a request's head.
     ///
     /// # Errors
     /// `framing`
-    pub fn read(method: &Method, headers: &HeaderMap, is_http2: bool) -> Result<Self, Refusal> {
-        let chunked = is_chunked(headers)?;
-        let length = length(headers)?;
+    pub fn read(head: &Parts) -> Result<Self, Refusal> {
+        let has_no_body = has_no_body(&head.method);
+        let chunked = is_chunked(&head.headers)?;
+        let length = length(&head.headers)?;
         let framing = match (chunked, length) {
             (true, Some(_)) => return Err(Refusal::Framing),
             (true, None) => Self::Streamed,
             (false, Some(length)) => Self::Length(length),
-            (false, None) if is_http2 && !has_no_body(method) => Self::Streamed,
+            // HTTP/2 has frames instead.
+            (false, None) if head.version == Version::HTTP_2 && !has_no_body => Self::Streamed,
             (false, None) => Self::None,
         };
         match framing {
-            Self::None | Self::Length(0) if has_no_body(method) => Ok(Self::None),
-            _ if has_no_body(method) => Err(Refusal::Framing),
+            Self::None | Self::Length(0) if has_no_body => Ok(Self::None),
+            _ if has_no_body => Err(Refusal::Framing),
             // A method that has a body has an empty one then, and says so.
             Self::None => Ok(Self::Length(0)),
             framing => Ok(framing),
-        }
-    }
-
-    /// The `Content-Length` to send.
-    #[must_use]
-    pub fn length(self) -> Option<u64> {
-        match self {
-            Self::Length(length) => Some(length),
-            Self::None | Self::Streamed => None,
         }
     }
 }
@@ -80,20 +73,22 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, Method};
 
     use super::*;
 
     const BAD: Result<Framing, Refusal> = Err(Refusal::Framing);
 
     fn read(method: &Method, lines: &[&'static str], is_http2: bool) -> Result<Framing, Refusal> {
-        let mut headers = HeaderMap::new();
+        let mut head = http::Request::new(()).into_parts().0;
+        head.method = method.clone();
+        head.version = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         for line in lines {
             let (name, value) = line.split_once(": ").unwrap();
             let name = if name == "te" { header::TRANSFER_ENCODING } else { header::CONTENT_LENGTH };
-            headers.append(name, HeaderValue::from_static(value));
+            head.headers.append(name, HeaderValue::from_static(value));
         }
-        Framing::read(method, &headers, is_http2)
+        Framing::read(&head)
     }
 
     #[test]

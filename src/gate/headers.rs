@@ -18,7 +18,7 @@ pub enum Times {
 
 use Times::{Any, Once};
 
-/// What may go to Azure DevOps, in lower case: what git, git-lfs, curl, npm, pip, twine, NuGet, Maven and the
+/// What may go to Azure DevOps, in lower case: what git, git-lfs, curl, npm, pip, twine, nuget, mvn and the
 /// SDKs for Python, Node and Go send, without what they send as a credential.
 pub const UP: &[(&str, Times)] = &[
     ("accept", Any),
@@ -120,10 +120,10 @@ pub fn up(received: &HeaderMap) -> Result<HeaderMap, Refusal> {
         check(name, value)?;
     }
     let mut up = select(received, |name| times(name).is_some());
-    for (name, wanted) in UP {
-        if *wanted == Once && up.get_all(*name).iter().nth(1).is_some() {
-            return Err(Refusal::HeaderAmbiguous);
-        }
+    if up.keys_len() != up.len()
+        && up.keys().any(|name| times(name) == Some(Once) && up.get_all(name).iter().nth(1).is_some())
+    {
+        return Err(Refusal::HeaderAmbiguous);
     }
     up.insert(FED_AUTH_REDIRECT, HeaderValue::from_static("Suppress"));
     Ok(up)

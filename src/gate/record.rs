@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use http::request::Parts;
 
-use super::{Action, Target, headers, query};
+use super::{Target, headers, query};
 use crate::audit::Facts;
 
 /// The longest path that is recorded, in bytes.
@@ -21,12 +21,11 @@ pub(super) fn received(head: &Parts, facts: &mut Facts) {
     }
 }
 
-/// Notes what was read.
-pub(super) fn read(target: &Target, action: &Action, facts: &mut Facts) {
+/// Notes the target as it was read.
+pub(super) fn target(target: &Target, facts: &mut Facts) {
     facts.host = Some(target.host().authority());
     facts.path = Some(printable(target.path()));
     facts.query = target.audit_query();
-    facts.action = Some(action.as_str());
 }
 
 /// Cut to what fits a record, with all that is not visible ASCII escaped.
@@ -81,12 +80,10 @@ mod tests {
     #[test]
     fn what_is_forwarded_replaces_what_was_received() {
         let mut facts = Facts::default();
-        let (target, action) =
-            super::super::read_line("GET", "/pkgs.dev.azure.com/Contoso/_packaging/f?path=x&$top=1").unwrap();
-        read(&target, &action, &mut facts);
+        let received = "/pkgs.dev.azure.com/Contoso/_packaging/f?path=x&$top=1".parse().unwrap();
+        target(&Target::parse(&received).unwrap(), &mut facts);
         assert_eq!(facts.host, Some("pkgs.dev.azure.com"));
         assert_eq!(facts.path.as_deref(), Some("/Contoso/_packaging/f"));
         assert_eq!(facts.query.as_deref(), Some("path=*&$top=1"));
-        assert_eq!(facts.action, Some("GET"));
     }
 }
