@@ -12,9 +12,11 @@ use hyper::body::{Body as _, Incoming};
 
 pub mod action;
 pub mod authority;
+mod characters;
 pub mod framing;
 pub mod headers;
 pub mod host;
+mod normal;
 mod query;
 mod record;
 mod segments;

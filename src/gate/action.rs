@@ -46,7 +46,12 @@ impl Action {
         check_method(method)?;
         let mut route = target.route();
         if route.next() != Some("_git") {
-            return Ok(Self::Method(method.clone()));
+            let is_pack = matches!(route.next_back(), Some(UPLOAD_PACK | RECEIVE_PACK));
+            return if is_pack && route.any(|segment| segment == "_git") {
+                Err(Refusal::PathAmbiguous)
+            } else {
+                Ok(Self::Method(method.clone()))
+            };
         }
         let below_repository = route.clone().skip(1);
         let mut first = below_repository.clone();
@@ -241,6 +246,7 @@ mod tests {
             ("GET /c/p/_git/info/refs?service=git-receive-pack", PathAmbiguous),
             ("GET /c/p/_git/r/info/refs/x?service=git-receive-pack", PathAmbiguous),
             ("POST /c/p/_git/r/x/info/lfs/objects/batch", PathAmbiguous),
+            ("POST /c/p/_x/_git/r/git-receive-pack", PathAmbiguous),
         ] {
             assert_eq!(read(line), Err(why), "{line}");
         }

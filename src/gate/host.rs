@@ -79,7 +79,7 @@ impl Host {
         let (organization, service) = labels.split_once('.').unwrap_or((labels, ""));
         let host = Self::ALL.iter().copied().find(|host| host.service().eq_ignore_ascii_case(service))?;
         let own = |label: &str| label.eq_ignore_ascii_case(organization);
-        let is_organization = super::target::is_organization(organization)
+        let is_organization = super::normal::is_organization(organization)
             && !NO_ORGANIZATION.iter().any(|label| own(label))
             && !Self::ALL.iter().any(|host| own(host.service()));
         is_organization.then_some((host, organization))

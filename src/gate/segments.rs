@@ -4,8 +4,7 @@
 //! other servers on the way decode twice, or drop what follows a `;`. Nothing is repaired here: a
 //! path that two of them could read differently is refused.
 
-use unicode_normalization::{char::decompose_compatible, is_nfc};
-
+use super::characters::{is_unambiguous, lower};
 use crate::refusal::Refusal;
 
 /// Where one decoded segment stands in [`Segments::text`].
@@ -168,41 +167,6 @@ pub(super) fn hex(digits: &[u8]) -> Option<u8> {
     let [high, low, ..] = digits else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(*high)? << 4 | digit(*low)?)
-}
-
-/// Whether every server between here and Azure DevOps' code takes a decoded segment for the same.
-fn is_unambiguous(piece: &str) -> bool {
-    let trimmed = |c: char| c.is_whitespace() || c == '.';
-    if piece.is_empty() || piece.starts_with(trimmed) || piece.ends_with(trimmed) {
-        return false;
-    }
-    if piece.bytes().any(|byte| byte < 0x20 || b"\x7f;:%?/\\".contains(&byte)) {
-        return false;
-    }
-    piece.is_ascii() || (is_nfc(piece) && !piece.chars().any(is_deceptive))
-}
-
-/// Characters outside ASCII that are not seen, end lines, or become a separator, a dot or an
-/// underscore where a server replaces compatible characters by plain ones.
-fn is_deceptive(c: char) -> bool {
-    if c.is_ascii() {
-        return false;
-    }
-    let invisible = matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{fffd}' | '\u{e0000}'..='\u{e0fff}');
-    let mut replaced = false;
-    decompose_compatible(c, |plain| replaced |= "/\\.%:;?#_".contains(plain));
-    c.is_control() || invisible || replaced
-}
-
-/// The lower case of one character, where that is one character: so `İ` stays itself and never meets `i`.
-fn lower(c: char) -> char {
-    let mut lower = c.to_lowercase();
-    match (lower.next(), lower.next()) {
-        (Some(one), None) => one,
-        _ => c,
-    }
 }
 
 #[cfg(test)]

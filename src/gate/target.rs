@@ -5,12 +5,7 @@
 
 use http::uri::PathAndQuery;
 
-use super::{
-    host::Host,
-    query,
-    segments::{Segments, Span},
-    way_in,
-};
+use super::{host::Host, normal::Normal, query, segments::Segments, way_in};
 use crate::refusal::Refusal;
 
 /// The longest target that is read, in bytes: path and query as received.
@@ -21,10 +16,7 @@ pub const MAX_LENGTH: usize = 8 * 1024;
 pub struct Target {
     host: Host,
     path_and_query: PathAndQuery,
-    /// In the canonical order: see [`Self::canonical`].
-    segments: Segments,
-    project: bool,
-    team: Option<Span>,
+    normal: Normal,
 }
 
 impl Target {
@@ -43,9 +35,8 @@ impl Target {
         let (host, path_and_query) = way_in::map(received)?;
         let segments = Segments::read(path_and_query.path())?;
         query::check(path_and_query.query().unwrap_or_default())?;
-        let mut target = Self { host, path_and_query, segments, project: false, team: None };
-        target.normalize()?;
-        Ok(target)
+        let normal = Normal::of(segments)?;
+        Ok(Self { host, path_and_query, normal })
     }
 
     /// The host of Azure DevOps.
@@ -82,19 +73,19 @@ impl Target {
     /// The organisation, in lower case: ASCII letters, digits and hyphens.
     #[must_use]
     pub fn organization(&self) -> &str {
-        self.segments.nth(0).unwrap_or_default()
+        self.normal.segments.nth(0).unwrap_or_default()
     }
 
     /// The project (a name in lower case, or its id), where the path names one.
     #[must_use]
     pub fn project(&self) -> Option<&str> {
-        if self.project { self.segments.nth(1) } else { None }
+        if self.normal.project { self.normal.segments.nth(1) } else { None }
     }
 
     /// The team, where the path names one between the project and the route.
     #[must_use]
     pub fn team(&self) -> Option<&str> {
-        self.team.map(|span| self.segments.get(span))
+        self.normal.team.map(|span| self.normal.segments.get(span))
     }
 
     /// The path's one normal form, which rules match: decoded, in lower case, segment by segment.
@@ -104,115 +95,20 @@ impl Target {
     /// `/{org}/_git/{repository}` has its project, and so has the older `_apis/git/{project}/repositories/…`;
     /// encoded separators, where they pass at all, separate.
     pub fn canonical(&self) -> impl ExactSizeIterator<Item = &str> + DoubleEndedIterator + Clone {
-        self.segments.spans.iter().map(|span| self.segments.get(*span))
+        self.normal.segments.spans.iter().map(|span| self.normal.segments.get(*span))
     }
 
     /// The `n`th segment of [`Self::canonical`], counted from zero.
     #[must_use]
     pub fn segment(&self, n: usize) -> Option<&str> {
-        self.segments.nth(n)
+        self.normal.segments.nth(n)
     }
 
     /// [`Self::canonical`] behind the organisation and the project: the route (`_git`, `_apis`, …) and what
     /// follows it, or what else a path without a route has there.
     pub fn route(&self) -> impl ExactSizeIterator<Item = &str> + DoubleEndedIterator + Clone {
-        self.canonical().skip(if self.project { 2 } else { 1 })
+        self.canonical().skip(if self.normal.project { 2 } else { 1 })
     }
-
-    /// Brings the segments into the order that [`Self::canonical`] describes.
-    fn normalize(&mut self) -> Result<(), Refusal> {
-        let organization = self.segments.nth(0).unwrap_or_default();
-        if organization == "_patgate" || organization == "_ssh" {
-            return Err(Refusal::TargetUnknown);
-        }
-        if !is_organization(organization) {
-            return Err(Refusal::OrganizationMissing);
-        }
-        if self.segments.nth(1) == Some("defaultcollection") {
-            self.segments.spans.remove(1);
-        }
-        let marker = self.segments.marker();
-        let names = marker.unwrap_or(self.segments.spans.len().min(2));
-        let spans = self.segments.spans.get(1..names).unwrap_or_default();
-        let names = || spans.iter().map(|span| self.segments.get(*span));
-        if spans.len() > 2 || !names().all(|name| is_name(name) && name != "defaultcollection") {
-            return Err(Refusal::PathAmbiguous);
-        }
-        self.project = !spans.is_empty();
-        if spans.len() == 2 {
-            self.team = Some(self.segments.spans.remove(2));
-        }
-        if marker.is_none() {
-            return Ok(());
-        }
-        match self.segments.nth(if self.project { 2 } else { 1 }) {
-            Some("_git") => self.normalize_git(),
-            Some("_apis") => self.normalize_apis(),
-            _ => Ok(()),
-        }
-    }
-
-    /// `[…, "_git", ("_optimized" | "_full"), repository, …]`
-    fn normalize_git(&mut self) -> Result<(), Refusal> {
-        let at = if self.project { 3 } else { 2 };
-        if matches!(self.segments.nth(at), Some("_optimized" | "_full")) {
-            self.segments.spans.remove(at);
-        }
-        let Some(mut repository) = self.segments.spans.get(at).copied() else { return Ok(()) };
-        // git-lfs appends this to the remote's URL; nothing else does, and a repository may be called so.
-        if self.segments.nth(at + 1) == Some("info") && self.segments.nth(at + 2) == Some("lfs") {
-            repository = self.segments.without_suffix(repository, ".git");
-        }
-        if !is_name(self.segments.get(repository)) {
-            return Err(Refusal::PathAmbiguous);
-        }
-        if let Some(span) = self.segments.spans.get_mut(at) {
-            *span = repository;
-        }
-        if !self.project {
-            // The repository that is called like its project.
-            self.segments.spans.insert(1, repository);
-            self.project = true;
-        }
-        Ok(())
-    }
-
-    /// `["_apis", "git", project, "repositories", …]`, an order of version 1.0 that is still served.
-    fn normalize_apis(&mut self) -> Result<(), Refusal> {
-        let at = if self.project { 4 } else { 3 };
-        let is_git = self.segments.nth(at - 1) == Some("git");
-        let is_older = matches!(self.segments.nth(at + 1), Some("repositories" | "repositoriespaged"));
-        match self.segments.nth(at) {
-            Some(project) if is_git && is_older && project != "recyclebin" => {
-                // A repository that is called so, in the usual order.
-                if self.project && project == "repositories" {
-                    return Ok(());
-                }
-                // With a project before it as well, or such a name, nobody can say which one counts.
-                if self.project || project == "repositories" || !is_name(project) {
-                    return Err(Refusal::PathAmbiguous);
-                }
-            }
-            _ => return Ok(()),
-        }
-        let project = self.segments.spans.remove(at);
-        self.segments.spans.insert(1, project);
-        self.project = true;
-        Ok(())
-    }
-}
-
-/// Whether this can be the name of an organisation: ASCII letters, digits, and hyphens between them.
-pub(super) fn is_organization(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-}
-
-/// Whether this can be the name of a project, team or repository ("Naming restrictions and conventions").
-fn is_name(name: &str) -> bool {
-    !name.starts_with('_') && !name.contains(|c| "~&@'\"<>|#$*}{,+=[]".contains(c))
 }
 
 #[cfg(test)]
@@ -225,11 +121,6 @@ mod tests {
         PathAndQuery::try_from(target)
             .map_err(|_| Refusal::PathAmbiguous)
             .and_then(|target| Target::parse(&target))
-    }
-
-    fn canonical(target: &str) -> String {
-        let target = parse(target).unwrap_or_else(|why| panic!("{target}: {why:?}"));
-        target.canonical().collect::<Vec<_>>().join("/")
     }
 
     #[test]
@@ -282,76 +173,6 @@ mod tests {
             (&long, HeadMalformed),
         ] {
             assert_eq!(parse(target).map(|target| target.path().to_owned()), Err(why), "{target}");
-        }
-    }
-
-    #[test]
-    fn equivalent_spellings_have_one_canonical_form() {
-        for (expected, spellings) in [
-            (
-                "contoso/web/_git/api/info/refs",
-                &[
-                    "/contoso/web/_git/api/info/refs",
-                    "/Contoso/WEB/_GIT/Api/Info/Refs",
-                    "/contoso/web/_git/api/info/refs/",
-                    "/contoso/%77eb/%5Fgit/api/info/refs",
-                    "/contoso/web/_git/_optimized/api/info/refs",
-                    "/contoso/web/_git/_full/api/info/refs",
-                    "/contoso/DefaultCollection/web/_git/api/info/refs",
-                    "/contoso/web/team%20a/_git/api/info/refs",
-                    "/contoso/web/team%20a/_git/_full/api/info/refs",
-                    "/dev.azure.com/contoso/web/_git/api/info/refs",
-                    "/contoso.visualstudio.com/web/_git/api/info/refs",
-                    "/contoso.visualstudio.com/defaultcollection/web/_git/api/info/refs",
-                    "/_ssh/v3/contoso/web/api/info/refs",
-                ] as &[&str],
-            ),
-            (
-                "contoso/web/_git/web",
-                &[
-                    "/contoso/web/_git/web",
-                    "/contoso/_git/web",
-                    "/contoso/_git/_full/web",
-                    "/contoso.visualstudio.com/_git/web",
-                ],
-            ),
-            (
-                "contoso/web/_git/web/info/lfs/objects/batch",
-                &[
-                    "/contoso/_git/web/info/lfs/objects/batch",
-                    "/contoso/_git/web.git/info/lfs/objects/batch",
-                    "/contoso/web/_git/web.git/info/lfs/objects/batch",
-                ],
-            ),
-            ("contoso/web/_git/web.git/info/refs", &["/contoso/web/_git/web.git/info/refs"]),
-            (
-                "contoso/web/_apis/git/repositories/api/items",
-                &[
-                    "/contoso/web/_apis/git/repositories/api/items",
-                    "/contoso/_apis/git/web/repositories/api/items",
-                    "/contoso/DefaultCollection/_apis/Git/Web/Repositories/api/items",
-                ],
-            ),
-            (
-                "contoso/web/_apis/git/repositories/repositories/items",
-                &["/contoso/web/_apis/git/repositories/repositories/items"],
-            ),
-            ("contoso/_apis/git/repositories/1/items", &["/contoso/_apis/git/repositories/1/items"]),
-            ("contoso/_apis/git/recyclebin/repositories", &["/contoso/_apis/git/recycleBin/repositories"]),
-            (
-                "contoso/web/_packaging/f/npm/registry/@s/n",
-                &[
-                    "/contoso/web/_packaging/f/npm/registry/@s%2fn",
-                    "/contoso/web/_packaging/f/npm/registry/@s/n",
-                ],
-            ),
-            ("contoso", &["/contoso", "/contoso/", "/contoso/DefaultCollection"]),
-            ("contoso/web/a/b", &["/contoso/web/a/b"]),
-            ("contoso/_git", &["/contoso/_git"]),
-        ] {
-            for spelling in spellings {
-                assert_eq!(canonical(spelling), expected, "{spelling}");
-            }
         }
     }
 
