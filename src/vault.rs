@@ -36,6 +36,7 @@ mod private;
 mod probe;
 pub mod sealed;
 mod slot;
+pub(crate) mod trial;
 
 pub use pat::{FingerprintKey, Pat};
 pub(crate) use private::without_line_end;

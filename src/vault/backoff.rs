@@ -14,7 +14,8 @@ pub(super) struct Backoff {
 impl Backoff {
     /// The wait after `before` failures that came before this one: never less than `first`, never more than `last`.
     pub(super) fn wait(self, before: u32) -> Duration {
-        let whole = self.first.saturating_mul(2_u32.saturating_pow(before.min(20).saturating_add(1))).min(self.last);
+        let whole =
+            self.first.saturating_mul(2_u32.saturating_pow(before.min(20).saturating_add(1))).min(self.last);
         let mut chance = [0; 1];
         // Without randomness the wait is the shortest, which is right as well.
         let _ = rand::fill(&mut chance);
@@ -29,7 +30,9 @@ mod tests {
     #[test]
     fn waits_grow_within_their_bounds() {
         let backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
-        for (before, least, most) in [(0, 1, 2), (1, 2, 4), (4, 16, 32), (5, 30, 60), (6, 30, 60), (u32::MAX, 30, 60)] {
+        for (before, least, most) in
+            [(0, 1, 2), (1, 2, 4), (4, 16, 32), (5, 30, 60), (6, 30, 60), (u32::MAX, 30, 60)]
+        {
             for _ in 0..50 {
                 let wait = backoff.wait(before);
                 assert!(

@@ -47,7 +47,7 @@ const RECORDING: Duration = Duration::from_secs(10);
 const ROUND: Duration = Duration::from_secs(1);
 
 /// Where reads that serve no single request are recorded.
-pub(super) trait Record: Send + Sync {
+pub(crate) trait Record: Send + Sync {
     /// Waits until it is durable. The error is a sentence.
     fn record(&self, event: Event) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }
@@ -132,9 +132,8 @@ impl Cache {
         let old = self.slots.load_full();
         let slots = places.into_iter().map(|Place { credential, source, lifetime }| {
             let name = Arc::clone(&credential.name);
-            let kept = old
-                .get(&name)
-                .filter(|slot| slot.serves(&credential) && Arc::ptr_eq(&slot.source, &source));
+            let kept =
+                old.get(&name).filter(|slot| slot.serves(&credential) && Arc::ptr_eq(&slot.source, &source));
             let slot = kept.cloned().unwrap_or_else(|| {
                 let id = self.ids.fetch_add(1, Ordering::Relaxed);
                 Arc::new(Slot::new(id, credential, source, lifetime))
@@ -149,8 +148,7 @@ impl Cache {
                 self.begin(&slot, Purpose::Start);
             }
         }
-        let gone: Vec<u64> =
-            old.values().filter(|slot| !self.is_placed(slot)).map(|slot| slot.id).collect();
+        let gone: Vec<u64> = old.values().filter(|slot| !self.is_placed(slot)).map(|slot| slot.id).collect();
         let held = self.held.clone();
         self.control.spawn(async move {
             for id in gone {
@@ -199,7 +197,12 @@ impl Cache {
     }
 
     /// See [`super::Vaults::rejected`].
-    pub(super) async fn rejected(self: &Arc<Self>, credential: &Credential, used: &Pat, reason: &str) -> bool {
+    pub(super) async fn rejected(
+        self: &Arc<Self>,
+        credential: &Credential,
+        used: &Pat,
+        reason: &str,
+    ) -> bool {
         let Some(slot) = self.slot(credential) else { return false };
         let doubt = Doubt { mark: used.mark(), reason: reason.into() };
         let mut changes = slot.watch();

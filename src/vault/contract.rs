@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::{
-    FingerprintKey, Pat, SecretSource, VaultError, environment::Environment, fetch_pat, file::File,
+    FingerprintKey, Pat, SecretSource, VaultError,
+    environment::Environment,
+    fetch_pat,
+    file::File,
     sealed::{self, Sealed},
 };
 use crate::config::SealedKey;

@@ -134,7 +134,9 @@ impl Pat {
     /// Whether these bytes hold the token: raw, or in base64 behind whatever user name.
     #[must_use]
     pub fn occurs_in(&self, bytes: &[u8]) -> bool {
-        self.needles.iter().any(|needle| bytes.windows(needle.len()).any(|window| window == needle.as_slice()))
+        self.needles
+            .iter()
+            .any(|needle| bytes.windows(needle.len()).any(|window| window == needle.as_slice()))
     }
 
     /// Eight bytes of a keyed hash, in hex: the same for the same token and key.
@@ -214,8 +216,7 @@ fn header(raw: &str) -> Result<HeaderValue, NoPat> {
     value.push_str("Basic ");
     STANDARD.encode_string(plain.as_slice(), &mut value);
     let owned = Zeroizing::new(std::mem::take(&mut *value).into_bytes());
-    let mut header =
-        HeaderValue::from_maybe_shared(Bytes::from_owner(owned)).map_err(|_| NoPat::Control)?;
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(owned)).map_err(|_| NoPat::Control)?;
     header.set_sensitive(true);
     Ok(header)
 }

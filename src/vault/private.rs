@@ -31,7 +31,9 @@ pub(super) enum Unread {
     Forbidden(PathBuf),
     #[error("{0} can be read by others (mode {1:03o}); `chmod 600` makes it private")]
     Open(PathBuf, u32),
-    #[error("{0} belongs to the user with the id {1}; it has to belong to the user that patgate runs as, or to root")]
+    #[error(
+        "{0} belongs to the user with the id {1}; it has to belong to the user that patgate runs as, or to root"
+    )]
     Foreign(PathBuf, u32),
     #[error("{0} is not a file")]
     NoFile(PathBuf),
@@ -152,7 +154,9 @@ mod tests {
 
     #[test]
     fn one_line_end_is_taken_off() {
-        for (text, line) in [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("\n", ""), ("a\r", "a\r")] {
+        for (text, line) in
+            [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("\n", ""), ("a\r", "a\r")]
+        {
             assert_eq!(exposed(&without_line_end(text.to_owned())), line);
         }
     }

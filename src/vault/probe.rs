@@ -1,6 +1,9 @@
 //! One probe of a value at a time, and one a minute.
 
-use std::{future::Future, time::{Duration, Instant}};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::watch, time::timeout};
 
@@ -17,7 +20,11 @@ enum State {
     #[default]
     Idle,
     Running,
-    Done { mark: [u8; 32], good: bool, at: Instant },
+    Done {
+        mark: [u8; 32],
+        good: bool,
+        at: Instant,
+    },
 }
 
 enum Turn {
@@ -95,10 +102,7 @@ impl Drop for Running<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        cell::Cell,
-        future::pending,
-    };
+    use std::{cell::Cell, future::pending};
 
     use futures_util::future::join_all;
     use tokio::time::sleep;

@@ -24,8 +24,8 @@ use crate::config::SealedKey;
 
 mod key;
 
-pub use key::generate_key;
 use key::Key;
+pub use key::generate_key;
 
 /// The largest vault that is read, in bytes: room for a thousand tokens of the longest kind.
 const LARGEST: usize = 2 * 1024 * 1024;
@@ -182,7 +182,8 @@ fn unseal(path: &Path, key: &Key, sealed: &[u8]) -> Result<BTreeMap<String, Secr
 
 fn seal(key: &Key, secrets: &BTreeMap<String, Secret>) -> io::Result<Vec<u8>> {
     // JSON writes one byte as six at most.
-    let room = secrets.iter().map(|(name, secret)| 6 * (name.len() + pat::exposed(&secret.0).len()) + 6).sum();
+    let room =
+        secrets.iter().map(|(name, secret)| 6 * (name.len() + pat::exposed(&secret.0).len()) + 6).sum();
     let mut plain = Zeroizing::new(Vec::with_capacity(room));
     serde_json::to_writer(&mut *plain, secrets)?;
     let encryptor = age::Encryptor::with_recipients(iter::once(key.recipient())).map_err(io::Error::other)?;
@@ -292,7 +293,9 @@ mod tests {
         let whole = fs::read(&vault).unwrap();
         let mut altered = whole.clone();
         *altered.last_mut().unwrap() ^= 1;
-        for content in [b"".as_slice(), b"age", &whole[..whole.len() / 2], &whole[..whole.len() - 1], &altered] {
+        for content in
+            [b"".as_slice(), b"age", &whole[..whole.len() / 2], &whole[..whole.len() - 1], &altered]
+        {
             fs::write(&vault, content).unwrap();
             assert!(matches!(stored(&vault, &key, "one"), Err(VaultError::Unavailable(_))));
             assert!(put(&vault, &key, "two", &secret("x")).is_err());
@@ -305,7 +308,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (vault, key) = (folder.path().join("vault.age"), new_key(folder.path()));
         for value in ["", "a b", "{\"pat\":1}"] {
-            assert!(matches!(put(&vault, &key, "one", &secret(value)), Err(SealedError::Secret(_))), "{value}");
+            assert!(
+                matches!(put(&vault, &key, "one", &secret(value)), Err(SealedError::Secret(_))),
+                "{value}"
+            );
         }
         for name in ["", "a\nb", &"n".repeat(LONGEST_NAME + 1)] {
             assert!(matches!(put(&vault, &key, name, &secret("x")), Err(SealedError::Name)), "{name}");

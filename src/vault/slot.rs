@@ -17,12 +17,10 @@ use super::{Pat, SecretSource, VaultError, backoff::Backoff, probe::Probe};
 use crate::config::{Credential, Lifetime};
 
 /// After a failure of the vault.
-const AFTER_FAILURE: Backoff =
-    Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
+const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
 
 /// After Azure DevOps refused the value.
-const AFTER_REJECTION: Backoff =
-    Backoff { first: Duration::from_secs(5), last: Duration::from_secs(5 * 60) };
+const AFTER_REJECTION: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(5 * 60) };
 
 /// Why a vault is read. The words stand in the audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,9 +170,7 @@ impl Slot {
 
     /// Begins a read, if none is under way and the last failure is long enough ago.
     pub(super) fn begin(&self, now: Instant) -> Begin {
-        self.begin_if(|condition| {
-            condition.not_before.is_none_or(|time| time <= now)
-        })
+        self.begin_if(|condition| condition.not_before.is_none_or(|time| time <= now))
     }
 
     /// Begins a read because a value was refused. `Theirs`: for the same reason, or for another (`false`).
@@ -185,7 +181,8 @@ impl Slot {
             true
         });
         if begin == Begin::Theirs {
-            same = self.look(|condition| condition.doubt.as_ref().is_some_and(|other| other.mark == doubt.mark));
+            same =
+                self.look(|condition| condition.doubt.as_ref().is_some_and(|other| other.mark == doubt.mark));
         }
         (begin, same)
     }
@@ -300,7 +297,9 @@ impl Slot {
                 return "rejected";
             }
             match (condition.good, condition.failure()) {
-                (Some(read), Some(_)) if now.saturating_duration_since(read) >= self.lifetime.refresh => "stale",
+                (Some(read), Some(_)) if now.saturating_duration_since(read) >= self.lifetime.refresh => {
+                    "stale"
+                }
                 (Some(_), _) => "valid",
                 (None, Some(VaultError::Unavailable(_))) => "unreachable",
                 (None, Some(VaultError::Denied(_) | VaultError::Unusable(_))) => "missing",

@@ -109,8 +109,7 @@ impl Bench {
     }
 
     fn place(&self, credential: &Arc<Credential>) {
-        let lifetime =
-            Lifetime { refresh: 5 * MINUTE, stale_for: 60 * MINUTE, deadline: 5 * SECOND };
+        let lifetime = Lifetime { refresh: 5 * MINUTE, stale_for: 60 * MINUTE, deadline: 5 * SECOND };
         let (credential, source) = (Arc::clone(credential), Arc::clone(&self.lab) as Arc<dyn SecretSource>);
         self.cache.place(vec![Place { credential, source, lifetime }]);
     }
@@ -127,6 +126,16 @@ impl Bench {
 
     async fn gives(&self, value: &str) -> bool {
         self.take().await.is_ok_and(|pat| pat.occurs_in(value.as_bytes()))
+    }
+
+    /// Waits until the vault has been asked so often.
+    async fn asked(&self, times: usize) {
+        let asked = async {
+            while self.lab.calls() < times {
+                sleep(SECOND / 100).await;
+            }
+        };
+        timeout(10 * MINUTE, asked).await.unwrap();
     }
 
     fn health(&self) -> &'static str {
@@ -261,9 +270,7 @@ async fn a_denial_that_is_not_confirmed_ends_nothing() {
     let bench = Bench::new(Ok("token-one"));
     assert!(bench.gives("token-one").await);
     bench.lab.set(Err(denial()));
-    while bench.lab.calls() < 2 {
-        sleep(SECOND / 10).await;
-    }
+    bench.asked(2).await;
     sleep(SECOND).await;
     bench.lab.set(Ok("token-two"));
     sleep(2 * SECOND).await;
@@ -334,17 +341,13 @@ async fn a_rejected_value_is_out_even_where_the_vault_is_silent() {
 async fn a_read_that_began_before_the_rejection_proves_nothing() {
     let bench = Bench::new(Ok("token-one"));
     let used = bench.take().await.unwrap();
-    while bench.lab.calls() < 2 {
-        sleep(SECOND / 10).await;
-    }
+    bench.asked(2).await;
     let rejected = async {
         let answer = bench.cache.rejected(&bench.credential, &used, "revoked").await;
         assert!(answer, "the second read sees the new value");
     };
     let rotate = async {
-        while bench.lab.calls() < 3 {
-            sleep(SECOND / 100).await;
-        }
+        bench.asked(3).await;
         bench.lab.set(Ok("token-two"));
     };
     tokio::join!(rejected, rotate);
