@@ -4,6 +4,7 @@ pub mod admin;
 pub mod answer;
 pub mod app;
 pub mod audit;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
