@@ -3,9 +3,16 @@
 //! What comes in: facts. What goes out: [`Recorded`], once the intent is durable. It must never
 //! lose an ending: [`Entry`] writes one when it is dropped, whoever drops it.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use http::Method;
+use tokio::sync::oneshot;
 
 use crate::{
     client::Known,
@@ -13,6 +20,25 @@ use crate::{
     limits::{Rationed, Share},
     refusal::{Refusal, Refused},
 };
+
+mod chain;
+mod disk;
+mod entry;
+mod flood;
+mod frame;
+mod journal;
+mod lane;
+mod open;
+mod queue;
+mod record;
+pub mod tail;
+#[cfg(test)]
+mod tests;
+pub mod verify;
+mod writer;
+
+pub use entry::Entry;
+pub use lane::Lane;
 
 /// What is known of a request. Steps fill it in as they learn it.
 #[derive(Clone, Debug, Default)]
@@ -72,123 +98,198 @@ pub enum Ending {
     Refused(Refusal),
 }
 
-/// The record of one request, until it is ended. Dropped without an ending, it writes one:
-/// `panic` while the thread unwinds, else `client-gone`. Cheap to move (one pointer).
-#[derive(Debug)]
-pub struct Entry {/* boxed: Facts, id, lane, state (nothing written | intent written at …) */}
-
-impl Entry {
-    /// The request's id as clients see it in `X-Patgate-Request-Id`.
+impl Ending {
+    /// The word in the record.
     #[must_use]
-    pub fn id(&self) -> &str {
-        todo!()
-    }
-    /// What is known so far.
-    #[must_use]
-    pub fn facts(&self) -> &Facts {
-        todo!()
-    }
-    /// What is known so far, to add to.
-    pub fn facts_mut(&mut self) -> &mut Facts {
-        todo!()
-    }
-    /// Writes the one final record: a refusal where no intent was written, else an outcome.
-    pub fn end(self, ending: Ending) {
-        todo!()
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientGone => "client-gone",
+            Self::UpstreamGone => "upstream-gone",
+            Self::Panic => "panic",
+            Self::Refused(_) => "refused",
+        }
     }
 }
 
-/// One worker's way to the writer. Not `Send`: each worker has its own.
-#[derive(Debug)]
-pub struct Lane {}
-
-impl Lane {
-    /// Begins the record of a request.
-    pub fn entry(self: &Rc<Self>, peer: Option<SocketAddr>) -> Entry {
-        todo!()
-    }
-    /// A connection that ended before a request could be read (a malformed head, a failed handshake,
-    /// a cap). Aggregated under flood like other refusals.
-    pub fn connection(&self, peer: SocketAddr, why: Refusal, detail: &str) {
-        todo!()
-    }
-}
-
-/// What is on record besides requests.
+/// What is on record besides requests. Texts are cut to what fits a record.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// patgate started: version, configuration's hash.
-    Start { version: &'static str, policy: Arc<str>, listeners: Vec<String> },
+    /// patgate started.
+    Start {
+        /// patgate's version.
+        version: &'static str,
+        /// The configuration, as in [`Facts::policy`].
+        policy: Arc<str>,
+        /// The addresses it listens on.
+        listeners: Vec<String>,
+    },
     /// patgate stops.
-    Stop { reason: &'static str },
+    Stop {
+        /// Why, in a word or two.
+        reason: &'static str,
+    },
     /// A new configuration is in force.
-    Configured { policy: Arc<str>, generation: u64 },
+    Configured {
+        /// The configuration, as in [`Facts::policy`].
+        policy: Arc<str>,
+        /// Counts reloads, from 1.
+        generation: u64,
+    },
     /// A new configuration was refused; the old one stays.
-    ConfigurationRefused { problems: usize, first: String },
+    ConfigurationRefused {
+        /// How many problems it has.
+        problems: usize,
+        /// The first of them, with its place.
+        first: String,
+    },
     /// A vault was read for no single request.
     VaultRead {
+        /// The vault's name.
         vault: Arc<str>,
+        /// The credential's name.
         credential: Arc<str>,
+        /// The version that was read, as the vault calls it.
         version: Option<Arc<str>>,
+        /// What for: `start`, `refresh`, …
         purpose: &'static str,
+        /// What came of it.
         outcome: &'static str,
     },
     /// Azure DevOps refused a credential.
-    CredentialRejected { credential: Arc<str>, version: Option<Arc<str>>, reason: Box<str> },
+    CredentialRejected {
+        /// The credential's name.
+        credential: Arc<str>,
+        /// The version that was sent, as the vault calls it.
+        version: Option<Arc<str>>,
+        /// How that is known.
+        reason: Box<str>,
+    },
 }
+
+impl Event {
+    /// The kind of its record.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Configured { .. } => "configured",
+            Self::ConfigurationRefused { .. } => "configuration-refused",
+            Self::VaultRead { .. } => "vault-read",
+            Self::CredentialRejected { .. } => "credential-rejected",
+        }
+    }
+}
+
+/// How long an event waits for the disk.
+const EVENT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The audit as the rest of the process sees it: `Clone + Send + Sync`.
 #[derive(Clone, Debug)]
-pub struct Audit {}
+pub struct Audit {
+    shared: Arc<queue::Shared>,
+    folder: Arc<PathBuf>,
+}
+
+/// What the writer has done since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// Records written.
+    pub records: u64,
+    /// Batches written; with `disk` durability, as many syncs.
+    pub batches: u64,
+    /// Writes and syncs that failed.
+    pub failures: u64,
+}
 
 /// Why the audit could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process writes here.
-    #[error("another patgate is writing to {0}")]
-    InUse(std::path::PathBuf),
+    /// Another process, with this id where it is known, writes here.
+    #[error("another patgate{process} is writing to {path}", process = process(*.1), path = .0.display())]
+    InUse(PathBuf, Option<u32>),
     /// The folder can't be written.
-    #[error("{0}: {1}")]
-    Io(std::path::PathBuf, #[source] std::io::Error),
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    Io(PathBuf, #[source] std::io::Error),
     /// What is there was altered: patgate does not add to it.
-    #[error("{0}")]
+    #[error("the audit was altered: {0}; `patgate audit verify` tells more, and a new folder lets patgate start")]
     Altered(String),
 }
 
+fn process(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
 impl Audit {
-    /// Opens (or makes) the chain, repairs a torn tail, starts the writer's thread.
+    /// Opens (or makes) the chain, repairs a torn tail, starts the writer's thread. The last two
+    /// segments of each chain nobody else writes are proved on the way; [`verify`] proves all.
     /// `overlap`: whether another patgate may still be writing in this folder (a hand-over);
     /// then a chain of its own is begun or continued.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(config: &crate::config::Audit, overlap: bool) -> Result<Self, OpenError> {
-        todo!()
+        open::open(config, overlap, &mut || Box::new(disk::Local))
     }
+
     /// A lane for the calling worker thread. Call within its runtime: it spawns the task that wakes waiters.
+    #[must_use]
     pub fn lane(&self) -> Rc<Lane> {
-        todo!()
+        Lane::open(Arc::clone(&self.shared))
     }
-    /// Writes an event and waits until it is durable.
+
+    /// The folder of the chain that this process writes.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
+    /// Writes an event and waits until it is durable (as far as the configured durability goes), for
+    /// 5 seconds at most.
     ///
     /// # Errors
     /// When it can't be made durable.
     pub async fn event(&self, event: Event) -> Result<(), Unavailable> {
-        todo!()
+        let mut records = Vec::new();
+        let mut time = record::Timekeeper::new(self.shared.base);
+        record::event(&mut records, &event, &journal::hex(&journal::boot()), &mut time);
+        let (waiter, told) = oneshot::channel();
+        self.shared.push(queue::Batch { records, owner: queue::Owner::Event(Some(waiter)) });
+        match tokio::time::timeout(EVENT_PATIENCE, told).await {
+            Ok(Ok(told)) => told,
+            // The writer has ended, or the disk does not answer.
+            Ok(Err(_)) | Err(_) => Err(self.shared.unavailable()),
+        }
     }
+
     /// Whether intents are taken at present (for readiness).
     #[must_use]
     pub fn is_available(&self) -> bool {
-        todo!()
+        self.shared.accepts().is_ok()
     }
-    /// Writes what is queued, syncs, and ends the thread. After the workers have ended.
+
+    /// What the writer has done, for metrics.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            records: self.shared.records.load(Ordering::Relaxed),
+            batches: self.shared.batches.load(Ordering::Relaxed),
+            failures: self.shared.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes what is queued, syncs, and ends the thread. After the workers have ended. Blocks for
+    /// `timeout` at most; a disk that does not answer by then keeps what it was given.
     pub fn close(self, timeout: Duration) {
-        todo!()
+        if !self.shared.close(timeout) {
+            tracing::error!(folder = %self.folder.display(), "the audit could not be written to its end");
+        }
     }
 }
 
 /// The record can't be made durable at present.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the audit can't be written: {0}")]
 pub struct Unavailable(pub Arc<str>);
 
@@ -234,9 +335,15 @@ impl Spent {
 ///
 /// # Errors
 /// `audit-unavailable`
-pub async fn intend(_state: Rc<()>, rationed: Rationed) -> Result<Recorded, Box<Refused>> {
-    let _ = rationed;
-    todo!("audit")
+pub async fn intend(_state: (), rationed: Rationed) -> Result<Recorded, Box<Refused>> {
+    let (mut known, rule, credential, share) = rationed.into_parts();
+    let entry = &mut known.vetted.passage.entry;
+    entry.facts_mut().rule = Some(rule);
+    entry.facts_mut().credential = Some(Arc::clone(&credential.name));
+    match entry.intend(None, None).await {
+        Ok(()) => Ok(Recorded { known, credential, share }),
+        Err(why) => Err(unrecorded(known, &why)),
+    }
 }
 
 /// A further attempt upstream for the same request (`purpose`: `retry`, or `probe` with the path that is
@@ -249,6 +356,17 @@ pub async fn intend_again(
     purpose: &'static str,
     path: Option<&str>,
 ) -> Result<Recorded, Box<Refused>> {
-    let _ = (spent, purpose, path);
-    todo!("audit")
+    let Spent(mut recorded) = spent;
+    match recorded.known.vetted.passage.entry.intend(Some(purpose), path).await {
+        Ok(()) => Ok(recorded),
+        Err(why) => Err(unrecorded(recorded.known, &why)),
+    }
+}
+
+fn unrecorded(mut known: Known, why: &Unavailable) -> Box<Refused> {
+    let rest = known.vetted.outgoing.body.take();
+    let vetted = *known.vetted;
+    let mut entry = vetted.passage.entry;
+    entry.facts_mut().detail = Some(why.0.as_ref().into());
+    Refused::new(Refusal::AuditUnavailable, vetted.wire, rest, entry)
 }

@@ -1,0 +1,177 @@
+//! The few things the writer wants of a disk, behind a trait so that tests can let them fail.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+/// Where segments are kept.
+pub(crate) trait Disk: Send {
+    /// Makes a new segment file, readable by nobody else, and makes its name durable.
+    ///
+    /// # Errors
+    /// It exists, or can't be made.
+    fn create(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+    /// Removes a segment that never held an acknowledged record.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    fn remove(&mut self, path: &Path) -> io::Result<()>;
+    /// Free space in bytes for this user at this folder.
+    ///
+    /// # Errors
+    /// The file system does not say.
+    fn free(&mut self, folder: &Path) -> io::Result<u64>;
+}
+
+/// A segment that is being written.
+pub(crate) trait SegmentFile: Send {
+    /// Appends.
+    ///
+    /// # Errors
+    /// Some or all of it may not have been written.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes durable what was appended.
+    ///
+    /// # Errors
+    /// What was appended may be lost, even if a later call succeeds.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Cuts off what was never acknowledged.
+    ///
+    /// # Errors
+    /// It is still there.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+}
+
+/// A real file system.
+#[derive(Debug)]
+pub(crate) struct Local;
+
+impl Disk for Local {
+    fn create(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        if let Some(folder) = path.parent() {
+            sync_folder(folder)?;
+        }
+        Ok(Box::new(file))
+    }
+
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn free(&mut self, folder: &Path) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(folder)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+}
+
+impl SegmentFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
+/// Makes a folder that nobody else may enter, with its parents; fine if it is there.
+///
+/// # Errors
+/// It can't be made.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    folder.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
+}
+
+/// Makes the names in a folder durable.
+///
+/// # Errors
+/// It can't be synced.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+pub(crate) mod flaky {
+    //! A disk that fails when it is told to.
+
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What fails, and what was done.
+    #[derive(Debug, Default)]
+    pub(crate) struct Plan {
+        pub(crate) failing_creates: usize,
+        pub(crate) failing_writes: usize,
+        pub(crate) failing_syncs: usize,
+        pub(crate) failing_cuts: usize,
+        pub(crate) free: Option<u64>,
+        pub(crate) syncs: usize,
+        /// While somebody holds this, a sync does not come back.
+        pub(crate) gate: Arc<Mutex<()>>,
+    }
+
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Flaky(pub(crate) Arc<Mutex<Plan>>);
+
+    struct FlakyFile(Box<dyn SegmentFile>, Arc<Mutex<Plan>>);
+
+    fn due(count: &mut usize) -> io::Result<()> {
+        if *count == 0 {
+            return Ok(());
+        }
+        *count -= 1;
+        Err(io::Error::from(io::ErrorKind::StorageFull))
+    }
+
+    impl Disk for Flaky {
+        fn create(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+            due(&mut self.0.lock().unwrap().failing_creates)?;
+            Ok(Box::new(FlakyFile(Local.create(path)?, Arc::clone(&self.0))))
+        }
+
+        fn remove(&mut self, path: &Path) -> io::Result<()> {
+            Local.remove(path)
+        }
+
+        fn free(&mut self, folder: &Path) -> io::Result<u64> {
+            let free = self.0.lock().unwrap().free;
+            free.map_or_else(|| Local.free(folder), Ok)
+        }
+    }
+
+    impl SegmentFile for FlakyFile {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            let failed = due(&mut self.1.lock().unwrap().failing_writes);
+            if failed.is_err() {
+                self.0.append(&bytes[..bytes.len() / 2])?;
+            } else {
+                self.0.append(bytes)?;
+            }
+            failed
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            let gate = Arc::clone(&self.1.lock().unwrap().gate);
+            drop(gate.lock());
+            let mut plan = self.1.lock().unwrap();
+            plan.syncs += 1;
+            due(&mut plan.failing_syncs)?;
+            self.0.sync()
+        }
+
+        fn cut(&mut self, length: u64) -> io::Result<()> {
+            due(&mut self.1.lock().unwrap().failing_cuts)?;
+            self.0.cut(length)
+        }
+    }
+}
