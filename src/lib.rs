@@ -10,5 +10,6 @@ pub mod limits;
 pub mod listener;
 pub mod policy;
 pub mod refusal;
+pub mod sample;
 pub mod stage;
 pub mod vault;
