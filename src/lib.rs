@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::todo, unused, reason = "skeleton")]
 pub mod app;
 pub mod audit;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;

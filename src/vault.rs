@@ -7,6 +7,9 @@
 //! One file in `vault/` that implements [`SecretSource`]; a variant of [`crate::config::Vault`];
 //! an arm in [`open`]; one line in the contract test.
 
+pub mod pat;
+pub mod sealed;
+
 use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::HeaderMap;
