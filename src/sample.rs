@@ -43,7 +43,6 @@ pub use repository::create as create_repository;
 pub use seen::Seen;
 
 /// How to start a sample organisation.
-#[derive(Debug)]
 pub struct Options {
     /// Where it keeps its files. Made if it does not exist; what is there is used again.
     pub folder: PathBuf,

@@ -21,18 +21,15 @@ pub(super) fn answer(
     let tail: Vec<_> = tail.iter().map(String::as_str).collect();
     let value = match (method.as_str(), project, tail.as_slice()) {
         ("GET", None, ["projects"]) => {
-            list(PROJECTS.iter().map(|(name, id, _)| the_project(organization, name, id)).collect())
+            list(&PROJECTS.map(|(name, id, _)| the_project(organization, name, id)))
         }
         ("GET", None, ["connectiondata"]) => connection_data(organization),
         ("GET", None, ["resourceareas"]) => resource_areas(organization),
         ("OPTIONS", _, []) => locations(),
-        ("GET", of, ["git", "repositories"]) => list(
-            PROJECTS
-                .iter()
-                .filter(|(name, id, _)| of.is_none_or(|of| of == *name || of == *id))
-                .map(|project| repository(organization, project))
-                .collect(),
-        ),
+        ("GET", of, ["git", "repositories"]) => {
+            let wanted = PROJECTS.iter().filter(|(name, id, _)| of.is_none_or(|of| of == *name || of == *id));
+            list(&wanted.map(|project| repository(organization, project)).collect::<Vec<_>>())
+        }
         _ => {
             return answer::error(
                 StatusCode::NOT_FOUND,
@@ -44,7 +41,7 @@ pub(super) fn answer(
     answer::document(StatusCode::OK, &value)
 }
 
-fn list(values: Vec<Value>) -> Value {
+fn list(values: &[Value]) -> Value {
     json!({ "count": values.len(), "value": values })
 }
 
@@ -93,7 +90,7 @@ fn connection_data(organization: &str) -> Value {
 
 fn resource_areas(organization: &str) -> Value {
     let area = |id: &str, name: &str, host: &str| json!({ "id": id, "name": name, "locationUrl": format!("https://{host}/{organization}/") });
-    list(vec![
+    list(&[
         area("79134c72-4a58-4b42-976c-04e7115f32bf", "core", "dev.azure.com"),
         area("4e080c62-fa21-4fbc-8fef-2a10a2b38049", "git", "dev.azure.com"),
         area("5264459e-e5e0-4bd8-b118-0985e68a4ec5", "wit", "dev.azure.com"),
@@ -108,7 +105,7 @@ fn locations() -> Value {
             "minVersion": "1.0", "maxVersion": "7.2", "releasedVersion": "7.1",
         })
     };
-    list(vec![
+    list(&[
         location("603fe2ac-9723-48b9-88ad-09305aa6c6e1", "core", "projects", "_apis/{resource}/{*projectId}"),
         location(
             "225f7195-f9c7-4d14-ab28-a83f7ff77e1f",

@@ -18,10 +18,7 @@ impl Digest {
     }
 
     pub(super) fn to_hex(self) -> String {
-        self.0.iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        hex(&self.0)
     }
 
     pub(super) fn from_hex(hex: &str) -> Option<Self> {
@@ -34,6 +31,14 @@ impl Digest {
         }
         Some(Self(bytes))
     }
+}
+
+/// Bytes in hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// What a request proves.

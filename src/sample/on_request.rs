@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{
     answer::{self, MEMBER, Stream, put},
     behaviour::{self, Break, Broken},
+    identity::hex,
     seen::Seen,
     server::Garbled,
     site::Received,
@@ -112,7 +113,7 @@ async fn sink(mut body: Received, seen: &Seen) -> Response<Stream> {
             Err(_) => return answer::error(StatusCode::BAD_REQUEST, "HttpException", "The body broke off."),
         }
     }
-    let sha256 = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let sha256 = hex(digest.finish().as_ref());
     answer::document(StatusCode::OK, &json!({ "bytes": seen.body_bytes(), "sha256": sha256 }))
 }
 
