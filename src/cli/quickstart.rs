@@ -203,15 +203,20 @@ fn new_sample(args: &Quickstart, check: impl FnOnce(&Path) -> Result<(), String>
 
 fn plan_sample(args: &Quickstart, folder: &Folder) -> Result<(Plan, Organization), Failure> {
     let pat = sample_org::made_up_token()?;
-    let address = plan::loopback_port(sample_org::ADDRESS.port(), &[args.listen.port()]);
-    let organization = Organization::start(Options {
-        folder: folder.sample(),
-        organizations: vec![SAMPLE.to_owned()],
-        pat: Some(pat.clone()),
-        address,
-    })?;
+    let start = |address| {
+        Organization::start(Options {
+            folder: folder.sample(),
+            organizations: vec![SAMPLE.to_owned()],
+            pat: Some(pat.clone()),
+            address,
+        })
+    };
+    let organization = match start(sample_org::ADDRESS) {
+        Err(StartError::Address(..)) => start((sample_org::ADDRESS.ip(), 0).into()),
+        started => started,
+    }?;
     let door = Door::at(organization.address(), organization.ca())?;
-    let member = introduce(&door, SAMPLE.to_owned(), pat.into())?;
+    let member = introduce(&door, SAMPLE.to_owned(), pat.as_str().into())?;
     let plan = Plan {
         listen: args.listen,
         admin: plan::loopback_port(9_443, &[args.listen.port()]),

@@ -1,8 +1,9 @@
 //! `patgate sample-org`: the sample organisation alone.
 
 use std::{
+    fmt::Write as _,
     fs,
-    io::{self, Write},
+    io::{self, Write as _},
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -112,7 +113,8 @@ fn instructions(address: SocketAddr, ca: &Path, folder: &Path, organizations: &[
     );
     if pat.exists() {
         let names: Vec<_> = organizations.iter().map(|name| format!("\"{name}\"")).collect();
-        words += &format!(
+        let _ = write!(
+            words,
             "\n[vault.sample]\n\
              type = \"file\"\n\n\
              [credential.sample]\n\

@@ -97,7 +97,7 @@ impl Tour {
         let (body, status) = text.rsplit_once('\n').unwrap_or((&text, ""));
         let message = serde_json::from_str::<Value>(body)
             .ok()
-            .and_then(|body| body["message"].as_str().map(str::to_owned))
+            .and_then(|body| body.get("message")?.as_str().map(str::to_owned))
             .unwrap_or_else(|| body.to_owned());
         tell(out, &format!("  {status} {message}\n"))?;
         expect(status == "403", &refused, "the request should have been refused with 403")?;
@@ -121,21 +121,13 @@ impl Tour {
         let io = |error: io::Error| format!("the audit can't be copied: {error}");
         copy_folder(&self.audit, &copy).map_err(io)?;
         show(out, &format!("cp -r {} {}", quoted(&self.audit), quoted(&copy)))?;
-        let whole = self.verify(&copy, out)?;
+        let whole = verify(&copy, out)?;
         expect(whole.status.success(), &whole, "the copy should have been whole")?;
 
         let (file, at) = flip(&copy).map_err(io)?;
         tell(out, &format!("\n  (one bit of byte {at} of {} is flipped)\n", file.display()))?;
-        let altered = self.verify(&copy, out)?;
+        let altered = verify(&copy, out)?;
         expect(!altered.status.success(), &altered, "verify should have noticed")
-    }
-
-    fn verify(&self, folder: &Path, out: &mut dyn Write) -> Result<Output, String> {
-        show(out, &format!("patgate audit verify {}", quoted(folder)))?;
-        let verified = finished(patgate()?.args(["audit", "verify"]).arg(folder))?;
-        tell(out, &indented(&verified.stdout))?;
-        tell(out, &indented(&verified.stderr))?;
-        Ok(verified)
     }
 
     /// A git that has no credential, and asks for none.
@@ -152,12 +144,21 @@ impl Tour {
     }
 }
 
-/// This very program, without what its environment may hold of tokens.
+fn verify(folder: &Path, out: &mut dyn Write) -> Result<Output, String> {
+    show(out, &format!("patgate audit verify {}", quoted(folder)))?;
+    let verified = finished(patgate()?.args(["audit", "verify"]).arg(folder))?;
+    tell(out, &indented(&verified.stdout))?;
+    tell(out, &indented(&verified.stderr))?;
+    Ok(verified)
+}
+
+/// This very program.
 fn patgate() -> Result<Command, String> {
     let own = env::current_exe().map_err(|error| format!("patgate can't find itself: {error}"))?;
     Ok(Command::new(own))
 }
 
+/// Runs a program to its end, without what the environment may hold of tokens.
 fn finished(command: &mut Command) -> Result<Output, String> {
     let tokens = env::vars_os().map(|(name, _)| name);
     for name in tokens.filter(|name| name.to_string_lossy().starts_with("AZURE_DEVOPS_PAT")) {
@@ -229,7 +230,7 @@ fn show(out: &mut dyn Write, command: &str) -> Result<(), String> {
 }
 
 fn indented(output: &[u8]) -> String {
-    String::from_utf8_lossy(output).lines().map(|line| format!("  {line}\n")).collect()
+    String::from_utf8_lossy(output).lines().flat_map(|line| ["  ", line, "\n"].map(str::to_owned)).collect()
 }
 
 fn tell(out: &mut dyn Write, words: &str) -> Result<(), String> {

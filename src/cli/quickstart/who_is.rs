@@ -124,20 +124,21 @@ impl Door {
 /// See [`WhoIsError`].
 pub async fn who_is(door: &Door, organization: &str, pat: &SecretString) -> Result<String, WhoIsError> {
     let data = ask(door, organization, "_apis/connectionData", pat).await?;
-    let user = &data["authenticatedUser"];
-    let text = |value: &Value| value.as_str().map(printable).filter(|text| !text.is_empty());
-    if user["id"] == ANONYMOUS {
+    let text = |pointer: &str| {
+        let value = data.pointer("/authenticatedUser")?.pointer(pointer)?.as_str();
+        value.map(printable).filter(|text| !text.is_empty())
+    };
+    let id = text("/id");
+    if id.as_deref() == Some(ANONYMOUS) {
         let reason = "it belongs to nobody".into();
         return Err(WhoIsError::Rejected { organization: organization.into(), reason });
     }
-    let name = text(&user["customDisplayName"]).or_else(|| text(&user["providerDisplayName"]));
-    let account = text(&user["properties"]["Account"]["$value"]);
+    let name = text("/customDisplayName").or_else(|| text("/providerDisplayName"));
+    let account = text("/properties/Account/$value");
     match (name, account) {
         (Some(name), Some(account)) => Ok(format!("{name} ({account})")),
         (Some(one), None) | (None, Some(one)) => Ok(one),
-        (None, None) => {
-            text(&user["id"]).ok_or_else(|| WhoIsError::Answer("its connectionData names no user".into()))
-        }
+        (None, None) => id.ok_or_else(|| WhoIsError::Answer("its connectionData names no user".into())),
     }
 }
 
@@ -145,9 +146,13 @@ pub async fn who_is(door: &Door, organization: &str, pat: &SecretString) -> Resu
 /// where there is none, or it can't be told.
 pub async fn a_repository(door: &Door, organization: &str, pat: &SecretString) -> Option<String> {
     let repositories = ask(door, organization, "_apis/git/repositories?api-version=7.1", pat).await.ok()?;
-    let repository = repositories["value"].as_array()?.iter().find(|one| one["isDisabled"] != true)?;
-    let segment = |value: &Value| Some(utf8_percent_encode(value.as_str()?, SEGMENT).to_string());
-    let (project, name) = (segment(&repository["project"]["name"])?, segment(&repository["name"])?);
+    let disabled = |repository: &Value| repository.get("isDisabled").and_then(Value::as_bool) == Some(true);
+    let repository = repositories.get("value")?.as_array()?.iter().find(|one| !disabled(one))?;
+    let segment = |pointer| {
+        let name = repository.pointer(pointer)?.as_str()?;
+        Some(utf8_percent_encode(name, SEGMENT).to_string())
+    };
+    let (project, name) = (segment("/project/name")?, segment("/name")?);
     Some(format!("/{organization}/{project}/_git/{name}"))
 }
 
