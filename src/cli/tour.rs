@@ -68,7 +68,7 @@ impl Tour {
         let desk = desk()?;
         let clone = desk.path().join("web");
         let url = format!("{}/{}/web/_git/web", self.url, self.organization);
-        show(out, &format!("git -c http.sslCAInfo={} clone {url}", quoted(&self.ca)))?;
+        show(out, &format!("GIT_SSL_CAINFO={} git clone {url}", quoted(&self.ca)))?;
         let mut git = self.git();
         let cloned = finished(git.args(["clone", "--quiet", &url]).arg(&clone))?;
         expect(cloned.status.success(), &cloned, "git could not clone")?;
@@ -136,10 +136,11 @@ impl Tour {
         git.env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_SSL_CAINFO", &self.ca)
+            .env_remove("GIT_SSL_NO_VERIFY")
             .env_remove("GIT_ASKPASS")
             .env_remove("SSH_ASKPASS")
-            .args(["-c", "credential.helper=", "-c", "http.proxy="])
-            .args(["-c", &format!("http.sslCAInfo={}", self.ca.display())]);
+            .args(["-c", "credential.helper=", "-c", "http.proxy="]);
         git
     }
 }

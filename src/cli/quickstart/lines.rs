@@ -31,15 +31,16 @@ impl Lines {
     pub fn text(&self) -> String {
         let Self { program, url, organization, refused, .. } = self;
         let (ca, config) = (quoted(&self.ca), quoted(&self.config));
+        // The variable, because one that is set already would win against `-c http.sslCAInfo`.
         let mut text = String::from("In another terminal, with no token anywhere:\n\n");
         match &self.repository {
             Some(path) => {
-                let _ = writeln!(text, "  git -c http.sslCAInfo={ca} clone {url}{path}");
+                let _ = writeln!(text, "  GIT_SSL_CAINFO={ca} git clone {url}{path}");
             }
             None => {
                 let _ = writeln!(
                     text,
-                    "  git -c http.sslCAInfo={ca} clone {url}/{organization}/PROJECT/_git/REPOSITORY   # fill in"
+                    "  GIT_SSL_CAINFO={ca} git clone {url}/{organization}/PROJECT/_git/REPOSITORY   # fill in"
                 );
             }
         }
@@ -105,7 +106,7 @@ mod tests {
         };
         let text = lines.text();
         for line in [
-            "  git -c http.sslCAInfo=/q/certs/ca.pem clone https://localhost:8443/contoso/web/_git/web\n",
+            "  GIT_SSL_CAINFO=/q/certs/ca.pem git clone https://localhost:8443/contoso/web/_git/web\n",
             "  curl --cacert /q/certs/ca.pem https://localhost:8443/contoso/_apis/projects\n",
             "  patgate explain --config /q/patgate.toml --from 127.0.0.1 DELETE /contoso/web\n",
             "  patgate audit tail --config /q/patgate.toml\n",
