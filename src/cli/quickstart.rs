@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    cli::{sample_org, tour},
+    cli::{fail, sample_org, tour},
     sample::{self, Options, Organization, StartError},
 };
 
@@ -29,7 +29,7 @@ use who_is::{Door, WhoIsError};
 
 const SAMPLE: &str = "contoso";
 
-/// Arguments of `quickstart`.
+/// What `quickstart` takes.
 #[derive(Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("where").required(true).args(["sample", "organization"]),
@@ -38,7 +38,7 @@ const SAMPLE: &str = "contoso";
         AZURE_DEVOPS_PAT=… patgate quickstart --organization contoso\n  \
         patgate quickstart --organization contoso --organization fabrikam   # asks for one token each"
 )]
-pub struct Quickstart {
+pub struct Arguments {
     /// Start a sample organization and put patgate before it: no account is needed
     #[arg(long)]
     pub sample: bool,
@@ -101,15 +101,14 @@ struct Ready {
 /// `check` reads a configuration and runs its tests, and tells all that is wrong as text; `serve` runs patgate
 /// until it is stopped.
 pub fn run(
-    args: &Quickstart,
+    args: &Arguments,
     check: impl FnOnce(&Path) -> Result<(), String>,
     serve: impl FnOnce(&Path) -> ExitCode,
 ) -> ExitCode {
     let ready = match prepare(args, check) {
         Ok(ready) => ready,
         Err(failure) => {
-            let _ = writeln!(io::stderr(), "patgate: {failure}{}", advice(args, &failure));
-            return ExitCode::from(failure.exit_code());
+            return fail(failure.exit_code(), format_args!("{failure}{}", advice(args, &failure)));
         }
     };
     say(&format!("\n{}{}\n", ready.lines.text(), again(&ready)));
@@ -150,7 +149,7 @@ fn again(ready: &Ready) -> String {
     }
 }
 
-fn prepare(args: &Quickstart, check: impl FnOnce(&Path) -> Result<(), String>) -> Result<Ready, Failure> {
+fn prepare(args: &Arguments, check: impl FnOnce(&Path) -> Result<(), String>) -> Result<Ready, Failure> {
     if args.sample
         && args.folder.join("sample/pat.sha256").is_file()
         && args.folder.join("patgate.toml").is_file()
@@ -168,7 +167,7 @@ fn prepare(args: &Quickstart, check: impl FnOnce(&Path) -> Result<(), String>) -
     if args.sample { new_sample(args, check) } else { new_real(args, check) }
 }
 
-fn new_real(args: &Quickstart, check: impl FnOnce(&Path) -> Result<(), String>) -> Result<Ready, Failure> {
+fn new_real(args: &Arguments, check: impl FnOnce(&Path) -> Result<(), String>) -> Result<Ready, Failure> {
     let door = Door::real()?;
     let mut names = args.organization.clone();
     names.sort_unstable();
@@ -189,7 +188,7 @@ fn new_real(args: &Quickstart, check: impl FnOnce(&Path) -> Result<(), String>) 
     fill(folder, &plan, check, None)
 }
 
-fn new_sample(args: &Quickstart, check: impl FnOnce(&Path) -> Result<(), String>) -> Result<Ready, Failure> {
+fn new_sample(args: &Arguments, check: impl FnOnce(&Path) -> Result<(), String>) -> Result<Ready, Failure> {
     let folder = Folder::create(&args.folder)?;
     let planned = plan_sample(args, &folder);
     match planned {
@@ -201,7 +200,7 @@ fn new_sample(args: &Quickstart, check: impl FnOnce(&Path) -> Result<(), String>
     }
 }
 
-fn plan_sample(args: &Quickstart, folder: &Folder) -> Result<(Plan, Organization), Failure> {
+fn plan_sample(args: &Arguments, folder: &Folder) -> Result<(Plan, Organization), Failure> {
     let pat = sample_org::made_up_token()?;
     let start = |address| {
         Organization::start(Options {
@@ -268,7 +267,7 @@ fn fill(
 }
 
 /// Starts the sample organisation of a folder that has one.
-fn restart(args: &Quickstart) -> Result<Ready, Failure> {
+fn restart(args: &Arguments) -> Result<Ready, Failure> {
     let folder = Folder::open(&args.folder)?;
     let config = crate::config::file::read(&folder.config())
         .map_err(|problems| Failure::Check(problems.to_string()))?;
@@ -302,7 +301,7 @@ fn lines_for(
 }
 
 /// What to do about a failure, where that is not plain.
-fn advice(args: &Quickstart, failure: &Failure) -> String {
+fn advice(args: &Arguments, failure: &Failure) -> String {
     match failure {
         Failure::Folder(FolderError::Exists(folder)) => {
             let config = folder.join("patgate.toml");

@@ -12,17 +12,18 @@ use std::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::fail;
 use crate::sample::{Folder, Options, Organization, StartError};
 
 /// Where it listens if nothing else is said, and nothing is remembered.
 pub const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9_441);
 
-/// Arguments of `sample-org`.
+/// What `sample-org` takes.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  patgate sample-org\n  patgate sample-org --folder patgate-quickstart/sample"
 )]
-pub struct SampleOrg {
+pub struct Arguments {
     /// Where it keeps its repositories, certificate and token's digest
     #[arg(long, value_name = "DIR", default_value = "patgate-sample")]
     pub folder: PathBuf,
@@ -36,13 +37,10 @@ pub struct SampleOrg {
 
 /// Runs it until Ctrl-C or `SIGTERM`.
 #[must_use]
-pub fn run(args: &SampleOrg) -> ExitCode {
+pub fn run(args: &Arguments) -> ExitCode {
     match serve(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "patgate: {error}");
-            ExitCode::from(exit_code(&error))
-        }
+        Err(error) => fail(exit_code(&error), error),
     }
 }
 
@@ -55,7 +53,7 @@ pub(super) fn exit_code(error: &StartError) -> u8 {
     }
 }
 
-fn serve(args: &SampleOrg) -> Result<(), StartError> {
+fn serve(args: &Arguments) -> Result<(), StartError> {
     let pat = token(&args.folder)?;
     let organization = Organization::start(Options {
         folder: args.folder.clone(),

@@ -29,6 +29,9 @@ address = \"{admin}\"
 folder = \"audit\"
 # durability = \"disk\"                # an intent is on the disk before its token is used
 
+[limits]
+drain-delay = \"0s\"                  # no balancer has to notice: Ctrl-C stops at once (default: 5s)
+
 [vault.local]                        # the tokens, sealed: `patgate vault seal` adds and replaces them
 type = \"sealed\"
 path = \"vault.sealed\"

@@ -6,9 +6,9 @@ use clap::{Args, Command, FromArgMatches};
 
 use super::*;
 
-fn parsed(arguments: &[&str]) -> Result<Quickstart, clap::Error> {
-    let command = Quickstart::augment_args(Command::new("quickstart").no_binary_name(true));
-    Quickstart::from_arg_matches(&command.try_get_matches_from(arguments)?)
+fn parsed(arguments: &[&str]) -> Result<Arguments, clap::Error> {
+    let command = Arguments::augment_args(Command::new("quickstart").no_binary_name(true));
+    Arguments::from_arg_matches(&command.try_get_matches_from(arguments)?)
 }
 
 fn free() -> String {
