@@ -14,6 +14,7 @@ pub mod listener;
 pub mod metrics;
 pub mod policy;
 pub mod refusal;
+pub mod sample;
 pub mod stage;
 pub mod telemetry;
 pub mod vault;
