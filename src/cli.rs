@@ -80,14 +80,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    crate::telemetry::keep_panics_quiet();
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
-        Command::Quickstart(arguments) => quickstart::run(&arguments, serve::serve),
+        Command::Quickstart(arguments) => quickstart::run(&arguments, check::whole, serve::quietly),
         Command::SampleOrg(arguments) => sample_org::run(&arguments),
-        Command::Vault(command) => vault::run(&command),
+        Command::Vault(command) => vault::run(command),
         Command::Audit(command) => audit::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "patgate", &mut io::stdout());

@@ -15,10 +15,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Response, StatusCode, header};
-use tower::{Layer, Service, ServiceBuilder, layer::layer_fn, service_fn};
+use tower::{Service, ServiceBuilder, layer::layer_fn, util::service_fn};
 
 use crate::{
     answer, audit, client, gate,
@@ -78,11 +77,12 @@ where
     }
 
     fn call(&mut self, arrived: Arrived) -> Self::Future {
+        let snapshot = Arc::clone(&arrived.passage.snapshot);
         let steps = self.0.call(arrived);
         let answered = async move {
             match steps.await {
                 Ok(response) => response,
-                Err(refused) => answer::answer(refused).await,
+                Err(refused) => answer::answer(refused, &snapshot.config.limits).await,
             }
         };
         Box::pin(AssertUnwindSafe(answered).catch_unwind().map(|end| Ok(end.unwrap_or_else(|_| internal()))))
@@ -106,7 +106,7 @@ pub fn ready(ready: bool) -> Response<Body> {
 }
 
 fn constant(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(Bytes::from_static(text.as_bytes())));
+    let mut response = Response::new(Body::full(text.as_bytes()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response

@@ -21,7 +21,7 @@ use tracing_subscriber::{
 pub const VARIABLE: &str = "PATGATE_LOG";
 
 /// In which form lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Form {
     /// For people; in colour on a terminal.
     #[default]

@@ -48,5 +48,5 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     } else {
         print(&explanation);
     }
-    ExitCode::from(u8::from(!explanation.is_allowed()))
+    ExitCode::from(u8::from(!explanation.allowed))
 }

@@ -22,13 +22,21 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// The form of the log, which goes to standard error
-    #[arg(long, value_name = "FORM", default_value = "text")]
+    #[arg(long, value_name = "FORM", default_value = "human")]
     log: telemetry::Form,
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    telemetry::start(arguments.log);
+    if let Err(code) = log(arguments.log) {
+        return code;
+    }
     serve(&arguments.config)
+}
+
+/// Starts the log as `PATGATE_LOG` wants it.
+pub(super) fn log(form: telemetry::Form) -> Result<(), ExitCode> {
+    let filter = std::env::var(telemetry::VARIABLE).ok();
+    telemetry::start(form, filter.as_deref()).map_err(|error| fail(64, error))
 }
 
 /// Runs until told to stop.
