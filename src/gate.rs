@@ -86,6 +86,7 @@ pub async fn vet(_state: Rc<()>, arrived: Arrived) -> Result<Box<Vetted>, Box<Re
             // What is refused for another reason than its target has one, which belongs on record.
             if let Ok(target) = received(&head).and_then(Target::parse) {
                 record::target(&target, facts);
+                facts.action = Action::read(&head.method, &target).ok().map(|action| action.as_str());
             }
             let rest = (!is_empty).then_some(body);
             return Err(Refused::new(why, wire, rest, passage.entry));
