@@ -29,7 +29,7 @@ use crate::{
     listener::{self, Gatehouse, Life, sockets},
     pipeline::{self, Parts},
     policy::Policy,
-    upstream::Upstream,
+    upstream::{Roots, Upstream},
     vault::Vaults,
 };
 
@@ -253,11 +253,13 @@ impl House {
                 worker.push((index, socket, address.shared));
             }
         }
+        let roots = Roots::load();
         let mut workers = Vec::with_capacity(count);
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (snapshot, audit, vaults) =
                 (Arc::clone(&self.snapshot), self.audit.clone(), self.vaults.clone());
             let (counts, life) = (Arc::clone(&self.counts), self.life.subscribe());
+            let roots = roots.clone();
             let runtime = move || {
                 tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -271,11 +273,9 @@ impl House {
                 };
                 runtime.block_on(async move {
                     let lane = audit.lane();
-                    let parts = Parts {
-                        counts: Arc::clone(&counts),
-                        vaults: Rc::new(vaults),
-                        upstream: Rc::new(Upstream::new()),
-                    };
+                    let vaults = Rc::new(vaults);
+                    let upstream = Upstream::new(roots, Rc::clone(&vaults));
+                    let parts = Parts { counts: Arc::clone(&counts), vaults, upstream };
                     let pipeline = pipeline::pipeline(&parts);
                     let house = Rc::new(Gatehouse { snapshot, lane, counts, life, audit, pipeline });
                     let listening = sockets.into_iter().filter_map(|(index, socket, shared)| {

@@ -8,7 +8,7 @@
 //! [`crate::config::Client`]; a line in [`identify`], before the address: a proof that is offered
 //! and fails must never fall back to it.
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     config::Client,
@@ -34,7 +34,7 @@ pub struct Known {
 /// # Errors
 /// `client-unknown`
 #[expect(clippy::unused_async, reason = "a step of the pipeline, and later proofs wait")]
-pub async fn identify(_state: Rc<()>, mut vetted: Box<Vetted>) -> Result<Known, Box<Refused>> {
+pub async fn identify(_: (), mut vetted: Box<Vetted>) -> Result<Known, Box<Refused>> {
     let address = vetted.passage.peer.address.ip();
     let Some(client) = vetted.passage.snapshot.clients.find(address).map(Arc::clone) else {
         let Vetted { outgoing, wire, passage, .. } = *vetted;

@@ -5,7 +5,6 @@
 //! that are forwarded. It must never look at a rule or a secret, and never repair: what is
 //! ambiguous is refused.
 
-use std::rc::Rc;
 
 use http::{HeaderMap, Method, Version, request::Parts, uri::PathAndQuery};
 use hyper::body::{Body as _, Incoming};
@@ -71,7 +70,7 @@ pub struct Vetted {
 /// # Errors
 /// Everything that hyper lets through and that can be read in two ways.
 #[expect(clippy::unused_async, reason = "a step of the pipeline is a future")]
-pub async fn vet(_state: Rc<()>, arrived: Arrived) -> Result<Box<Vetted>, Box<Refused>> {
+pub async fn vet(_: (), arrived: Arrived) -> Result<Box<Vetted>, Box<Refused>> {
     let Arrived { head, body, mut passage } = arrived;
     let facts = passage.entry.facts_mut();
     record::received(&head, facts);

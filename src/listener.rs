@@ -15,7 +15,7 @@ use std::{
 };
 
 use http::{HeaderValue, Request, Response, header};
-use hyper::{body::Incoming, server::conn, service::Service as _};
+use hyper::{body::Incoming, server::conn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},

@@ -82,7 +82,7 @@ where
         let answered = async move {
             match steps.await {
                 Ok(response) => response,
-                Err(refused) => answer::answer(refused, &snapshot.config.limits).await,
+                Err(refused) => answer::answer(refused, &snapshot.config.limits).await.map(Body::from),
             }
         };
         Box::pin(AssertUnwindSafe(answered).catch_unwind().map(|end| Ok(end.unwrap_or_else(|_| internal()))))

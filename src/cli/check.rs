@@ -1,6 +1,9 @@
 //! `patgate check`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use super::{fail, print};
 use crate::{app::Snapshot, config::Problem};
@@ -50,6 +53,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
         None => fail(78, crate::config::Problems(problems)),
     }
+}
+
+/// Everything that is wrong with a configuration, as text.
+pub(super) fn whole(config: &Path) -> Result<(), String> {
+    Snapshot::read(config, 1).map(drop).map_err(|problems| problems.to_string())
 }
 
 fn as_json(problem: &Problem) -> serde_json::Value {

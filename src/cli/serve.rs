@@ -39,6 +39,15 @@ pub(super) fn log(form: telemetry::Form) -> Result<(), ExitCode> {
     telemetry::start(form, filter.as_deref()).map_err(|error| fail(64, error))
 }
 
+/// [`serve`] with a log of warnings only: somebody else has told the user where it listens.
+pub(super) fn quietly(config: &Path) -> ExitCode {
+    let filter = std::env::var(telemetry::VARIABLE).unwrap_or_else(|_| "warn".into());
+    match telemetry::start(telemetry::Form::Human, Some(&filter)) {
+        Ok(()) => serve(config),
+        Err(error) => fail(64, error),
+    }
+}
+
 /// Runs until told to stop.
 #[must_use]
 pub fn serve(config: &Path) -> ExitCode {

@@ -1,6 +1,6 @@
 //! One answer of a wanted kind: `…/_apis/sample/…`.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;

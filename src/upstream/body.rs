@@ -8,7 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::{
@@ -35,7 +36,7 @@ pub enum BodyError {
 pub struct Body(Kind);
 
 enum Kind {
-    Full(Option<Bytes>),
+    Full(Full<Bytes>),
     Stream(Box<Flow<Outcome>>),
 }
 
@@ -43,13 +44,13 @@ impl Body {
     /// No bytes.
     #[must_use]
     pub fn empty() -> Self {
-        Self(Kind::Full(None))
+        Self(Kind::Full(Full::default()))
     }
 
     /// These bytes.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self(Kind::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty())))
+        Full::new(bytes.into()).into()
     }
 
     /// What Azure DevOps sends. Where there is nothing to come, the request has ended.
@@ -65,6 +66,12 @@ impl Body {
     }
 }
 
+impl From<Full<Bytes>> for Body {
+    fn from(full: Full<Bytes>) -> Self {
+        Self(Kind::Full(full))
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
@@ -74,21 +81,23 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
-            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Full(full) => {
+                Pin::new(full).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
+            }
             Kind::Stream(flow) => flow.poll_piece(cx).map(|piece| piece.map(|data| data.map(Frame::data))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Full(bytes) => bytes.is_none(),
+            Kind::Full(full) => full.is_end_stream(),
             Kind::Stream(flow) => flow.is_finished(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Full(full) => full.size_hint(),
             Kind::Stream(flow) => flow.size_hint(),
         }
     }

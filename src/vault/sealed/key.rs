@@ -10,7 +10,6 @@ use std::{
 
 use age::{scrypt, x25519};
 use secrecy::SecretString;
-use zeroize::Zeroizing;
 
 use super::{SealedError, folder_of};
 use crate::{
