@@ -84,7 +84,7 @@ pub fn source(vault: &config::Vault) -> Result<Arc<dyn SecretSource>, String> {
             Arc::new(sealed::Sealed::open(path, key).map_err(|error| error.to_string())?)
         }
         config::Vault::Environment { .. } => Arc::new(environment::Environment::new()),
-        config::Vault::File { .. } => Arc::new(file::File),
+        config::Vault::File { .. } => Arc::new(file::File::new()),
     })
 }
 
@@ -146,17 +146,25 @@ impl Vaults {
     /// # Errors
     /// As [`Vaults::open`].
     pub fn reconfigure(&self, config: &Config) -> Result<(), String> {
+        self.place(&config.vaults, &config.credentials)
+    }
+
+    fn place(
+        &self,
+        vaults: &BTreeMap<Arc<str>, config::Vault>,
+        credentials: &BTreeMap<Arc<str>, Arc<Credential>>,
+    ) -> Result<(), String> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = BTreeMap::new();
-        for (name, vault) in &config.vaults {
+        for (name, vault) in vaults {
             let source = match opened.get(name).filter(|before| is_same(&before.vault, vault)) {
                 Some(before) => Arc::clone(&before.source),
                 None => source(vault).map_err(|why| format!("vault {name}: {why}"))?,
             };
             new.insert(Arc::clone(name), Opened { vault: vault.clone(), source });
         }
-        let mut places = Vec::with_capacity(config.credentials.len());
-        for credential in config.credentials.values() {
+        let mut places = Vec::with_capacity(credentials.len());
+        for credential in credentials.values() {
             let Opened { vault, source } = new.get(&credential.vault).ok_or_else(|| {
                 format!("credential {}: there is no vault {}", credential.name, credential.vault)
             })?;
@@ -280,6 +288,7 @@ fn may_go_to(credential: &Credential, organization: &str) -> bool {
     credential.organizations.iter().any(|own| own.eq_ignore_ascii_case(organization))
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "a refusal is boxed from its making on")]
 fn refuse(recorded: Recorded, why: Refusal, detail: Option<&str>) -> Box<Refused> {
     let (known, _, _) = recorded.spend().into_parts();
     let mut vetted = *known.vetted;
@@ -288,4 +297,104 @@ fn refuse(recorded: Recorded, why: Refusal, detail: Option<&str>) -> Box<Refused
         entry.facts_mut().detail = Some(detail.into());
     }
     Refused::new(why, vetted.wire, vetted.outgoing.body.take(), entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use config::{Lifetime, SealedKey, Vault};
+
+    use super::*;
+    use crate::vault::cache::Record;
+
+    struct NoRecord;
+
+    impl Record for NoRecord {
+        fn record(
+            &self,
+            _: crate::audit::Event,
+        ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    fn credential(name: &str, secret: &Path) -> Arc<Credential> {
+        Arc::new(Credential {
+            name: name.into(),
+            vault: "local".into(),
+            secret: secret.to_str().unwrap().into(),
+            organizations: vec!["contoso".into(), "fabrikam".into()],
+            owner: None,
+            expires: None,
+        })
+    }
+
+    #[test]
+    fn a_credential_goes_to_its_own_organizations_alone() {
+        let credential = credential("web", Path::new("x"));
+        for (organization, may) in [
+            ("contoso", true),
+            ("Contoso", true),
+            ("fabrikam", true),
+            ("contoso2", false),
+            ("contos", false),
+            ("", false),
+        ] {
+            assert_eq!(may_go_to(&credential, organization), may, "{organization}");
+        }
+    }
+
+    #[test]
+    fn vaults_are_the_same_only_in_every_detail() {
+        let lifetime = Lifetime::default();
+        let shorter = Lifetime { refresh: Duration::from_secs(1), ..lifetime };
+        let sealed = |path: &str, key| Vault::Sealed { path: path.into(), key, lifetime };
+        let all = [
+            Vault::Environment { lifetime },
+            Vault::File { lifetime },
+            Vault::File { lifetime: shorter },
+            sealed("a", SealedKey::File("k".into())),
+            sealed("b", SealedKey::File("k".into())),
+            sealed("a", SealedKey::File("l".into())),
+            sealed("a", SealedKey::Passphrase("k".into())),
+            sealed("a", SealedKey::Systemd("k".into())),
+        ];
+        for (n, one) in all.iter().enumerate() {
+            for (m, other) in all.iter().enumerate() {
+                assert_eq!(is_same(one, other), n == m, "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_cannot_be_opened_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("pat");
+        std::fs::write(&secret, "token-one\n").unwrap();
+        rustix::fs::chmod(&secret, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        let key = FingerprintKey::new(&[1; 32]);
+        let cache = Cache::new(tokio::runtime::Handle::current(), Box::new(NoRecord), key);
+        let vaults = Vaults { cache, opened: Arc::default() };
+
+        let lifetime = Lifetime::default();
+        let web = credential("web", &secret);
+        let credentials = BTreeMap::from([(Arc::clone(&web.name), Arc::clone(&web))]);
+        let files = BTreeMap::from([("local".into(), Vault::File { lifetime })]);
+        vaults.place(&files, &credentials).unwrap();
+        let held = vaults.cache.take(&web).await.unwrap();
+        assert!(held.pat.occurs_in(b"token-one"));
+
+        let key = SealedKey::File(folder.path().join("none.key"));
+        let path = folder.path().join("vault.age");
+        let broken = BTreeMap::from([("local".into(), Vault::Sealed { path, key, lifetime })]);
+        let why = vaults.place(&broken, &credentials).unwrap_err();
+        assert!(why.starts_with("vault local: ") && why.contains("none.key"), "{why}");
+        assert!(vaults.place(&BTreeMap::new(), &credentials).unwrap_err().contains("no vault local"));
+
+        std::fs::remove_file(&secret).unwrap();
+        vaults.place(&files, &credentials).unwrap();
+        assert!(vaults.cache.take(&web).await.is_ok(), "what did not change is not read again");
+        assert_eq!(vaults.health(), [("web".into(), "valid")]);
+    }
 }

@@ -37,14 +37,16 @@ const MOST: u64 = 100_000;
 /// What a waiter grants on top of the vault's own deadline.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Between a denial and the read that confirms it: a file that is being replaced is there again by then.
-const CONFIRMATION: Duration = Duration::from_millis(500);
-
 /// For an event to be on record.
 const RECORDING: Duration = Duration::from_secs(10);
 
 /// How often values are looked after.
 const ROUND: Duration = Duration::from_secs(1);
+
+mod read;
+
+use read::read;
+pub(super) use read::vault_read;
 
 /// Where reads that serve no single request are recorded.
 pub(crate) trait Record: Send + Sync {
@@ -144,7 +146,7 @@ impl Cache {
         let new: Vec<_> = slots.values().cloned().collect();
         self.slots.store(Arc::new(slots));
         for slot in new {
-            if !old.get(&slot.credential.name).is_some_and(|before| before.id == slot.id) {
+            if old.get(&slot.credential.name).is_none_or(|before| before.id != slot.id) {
                 self.begin(&slot, Purpose::Start);
             }
         }
@@ -175,8 +177,16 @@ impl Cache {
     async fn wait(self: &Arc<Self>, slot: &Arc<Slot>, old: Option<Arc<Held>>) -> Result<Arc<Held>, Withheld> {
         let mut changes = slot.watch();
         let (seen, in_trouble) = slot.look(|condition| (condition.reads, condition.failure().is_some()));
-        let begin = self.begin(slot, Purpose::Request);
         let bridged = in_trouble && old.as_deref().is_some_and(Held::is_kept);
+        // Where no request gets what is read, the read has a record of its own.
+        let purpose = if slot.look(|condition| condition.rejected().is_some()) {
+            Purpose::Rejected
+        } else if bridged {
+            Purpose::Refresh
+        } else {
+            Purpose::Request
+        };
+        let begin = self.begin(slot, purpose);
         if begin != Begin::TooSoon && !bridged {
             let ended = changes.wait_for(|condition| condition.reads > seen);
             let _ = timeout(slot.lifetime.deadline.saturating_add(GRACE), ended).await;
@@ -285,94 +295,6 @@ impl Cache {
 impl Held {
     fn is_kept(&self) -> bool {
         clock::now().saturating_duration_since(self.read) < self.keep
-    }
-}
-
-/// Reads a vault once for one credential, and says what comes of it.
-async fn read(cache: Arc<Cache>, slot: Arc<Slot>, purpose: Purpose) {
-    let mut unended = Unended(Some(&slot));
-    let started = clock::now();
-    let mut got = cache.fetch(&slot).await;
-    if matches!(got, Err(VaultError::Denied(_))) && cache.held.contains_key(&slot.id) {
-        sleep(CONFIRMATION).await;
-        got = cache.fetch(&slot).await;
-    }
-    if let Some(purpose) = purpose.on_record()
-        && let Err(error) = cache.record(vault_read(&slot.credential, purpose, &got)).await
-    {
-        // A value whose read is not on record is not used.
-        got = Err(error);
-    }
-    let conclusion = match got {
-        Ok((pat, _)) if let Some(doubt) = slot.refuses(&pat) => Conclusion::Refused(doubt),
-        Ok((pat, version)) => {
-            let version = version.unwrap_or_else(|| Arc::clone(pat.fingerprint()));
-            let (fresh, keep) = (slot.lifetime.refresh, slot.keep());
-            let held = Held { pat: Arc::new(pat), version, read: started, fresh, keep };
-            cache.held.insert(slot.id, Arc::new(held)).await;
-            if !cache.is_placed(&slot) {
-                cache.held.invalidate(&slot.id).await;
-            }
-            Conclusion::Good { read: started }
-        }
-        Err(error) => Conclusion::Failed(error),
-    };
-    end_refused(&cache, &slot, &conclusion).await;
-    unended.0 = None;
-    slot.conclude(clock::now(), conclusion);
-}
-
-/// Puts away a value that may no longer be used, and says so in the audit the first time.
-async fn end_refused(cache: &Cache, slot: &Slot, conclusion: &Conclusion) {
-    let doubt = match conclusion {
-        Conclusion::Good { .. } => return,
-        Conclusion::Refused(doubt) => Some(doubt.clone()),
-        Conclusion::Failed(_) => slot.doubt(),
-    };
-    let denied = matches!(conclusion, Conclusion::Failed(VaultError::Denied(_)));
-    let held = cache.held.get(&slot.id).await;
-    if denied || doubt.is_some() {
-        cache.held.invalidate(&slot.id).await;
-    }
-    let known = |doubt: &Doubt| slot.look(|now| now.rejected().is_some_and(|old| old.mark == doubt.mark));
-    if let Some(doubt) = doubt.filter(|doubt| !known(doubt)) {
-        let version = held.map(|held| Arc::clone(&held.version));
-        let (credential, reason) = (Arc::clone(&slot.credential.name), (*doubt.reason).into());
-        let event = Event::CredentialRejected { credential, version, reason };
-        if let Err(error) = cache.record(event).await {
-            tracing::warn!(credential = %slot.credential.name, %error, "a rejection is not on record");
-        }
-    }
-    if let Conclusion::Failed(error) = conclusion {
-        tracing::warn!(credential = %slot.credential.name, vault = %slot.credential.vault, %error, "no secret");
-    }
-}
-
-/// The event for a read that serves no single request.
-pub(super) fn vault_read(
-    credential: &Credential,
-    purpose: &'static str,
-    got: &Result<(Pat, Option<Arc<str>>), VaultError>,
-) -> Event {
-    let (version, outcome) = match got {
-        Ok((pat, version)) => (Some(version.as_ref().unwrap_or(pat.fingerprint()).clone()), "read"),
-        Err(VaultError::Unavailable(_)) => (None, "unavailable"),
-        Err(VaultError::Denied(_)) => (None, "denied"),
-        Err(VaultError::Unusable(_)) => (None, "unusable"),
-    };
-    let (vault, credential) = (Arc::clone(&credential.vault), Arc::clone(&credential.name));
-    Event::VaultRead { vault, credential, version, purpose, outcome }
-}
-
-/// A read that breaks off (a panic, the end of the control thread) is a failed read: nobody waits for it forever.
-struct Unended<'a>(Option<&'a Arc<Slot>>);
-
-impl Drop for Unended<'_> {
-    fn drop(&mut self) {
-        if let Some(slot) = self.0 {
-            let broke_off = VaultError::Unavailable("the read broke off".into());
-            slot.conclude(clock::now(), Conclusion::Failed(broke_off));
-        }
     }
 }
 

@@ -62,7 +62,7 @@ struct Files(PathBuf);
 
 impl Filled for Files {
     fn source(&self) -> Box<dyn SecretSource> {
-        Box::new(File)
+        Box::new(File::new())
     }
     fn put(&self, name: &str, value: &[u8]) -> String {
         let path = self.0.join(name);

@@ -1,25 +1,45 @@
 //! Secrets in files, each holding one, that nobody else may read.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
+
+use tokio::sync::Semaphore;
 
 use super::{
     Fetch, Fetched, SecretSource, VaultError, pat,
     private::{self, Readers},
 };
 
+/// A file system that hangs keeps no more threads than these.
+const AT_ONCE: usize = 8;
+
 /// Reads files. `secret` is an absolute path; mounted secrets (`..data` links) are followed at each read.
-#[derive(Debug, Default)]
-pub struct File;
+#[derive(Debug)]
+pub struct File {
+    turns: Arc<Semaphore>,
+}
+
+impl File {
+    /// A source for any path.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl SecretSource for File {
     fn fetch<'a>(&'a self, secret: &'a str) -> Fetch<'a> {
         let path = Path::new(secret).to_owned();
+        let turns = Arc::clone(&self.turns);
         Box::pin(async move {
-            // A file system that hangs must not hold up the control thread.
-            let read = tokio::task::spawn_blocking(move || {
-                private::read_line(&path, Readers::Owner, pat::LONGEST + 2)
-            });
-            let value = read.await.map_err(|_| VaultError::Unavailable("the read broke off".into()))??;
+            let value =
+                private::aside(turns, move || private::read_line(&path, Readers::Owner, pat::LONGEST + 2));
+            let value = value.await??;
             Ok(Fetched { value, version: None })
         })
     }
@@ -48,9 +68,9 @@ mod tests {
         symlink("..one", &data).unwrap();
         symlink("..data/pat", &secret).unwrap();
         let name = secret.to_str().unwrap();
-        assert_eq!(exposed(&File.fetch(name).await.unwrap().value), "first");
+        assert_eq!(exposed(&File::new().fetch(name).await.unwrap().value), "first");
         symlink("..two", folder.path().join("..new")).unwrap();
         fs::rename(folder.path().join("..new"), &data).unwrap();
-        assert_eq!(exposed(&File.fetch(name).await.unwrap().value), "second");
+        assert_eq!(exposed(&File::new().fetch(name).await.unwrap().value), "second");
     }
 }

@@ -3,7 +3,10 @@
 //! What comes in: what a vault gave. What goes out: a header, a fingerprint, and the answer to
 //! "is it in these bytes?". It must never be printed, and nothing else may look into a secret.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+};
 
 use aws_lc_rs::{constant_time, hmac, rand::SystemRandom};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -119,7 +122,10 @@ impl Pat {
         let tag = hmac::sign(&key.0, raw.as_bytes());
         let mut mark = [0; 32];
         mark.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
-        let fingerprint = tag.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut fingerprint = String::with_capacity(16);
+        for byte in mark.iter().take(8) {
+            let _ = write!(fingerprint, "{byte:02x}");
+        }
         let needles = needles(raw.as_bytes());
         Ok(Self { header, needles, mark, fingerprint: fingerprint.into(), secret })
     }

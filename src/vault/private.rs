@@ -5,10 +5,12 @@ use std::{
     io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::fs::OFlags;
 use secrecy::SecretString;
+use tokio::sync::Semaphore;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::VaultError;
@@ -103,6 +105,22 @@ pub(super) fn read_line(path: &Path, readers: Readers, cap: usize) -> Result<Sec
             Err(Unread::NoText(path.to_owned()))
         }
     }
+}
+
+/// Runs blocking work aside from the control thread. Each piece holds a turn until it ends, even where
+/// nobody waits for it any more.
+pub(super) async fn aside<T: Send + 'static>(
+    turns: Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, VaultError> {
+    let broke_off = || VaultError::Unavailable("the read broke off".into());
+    let turn = turns.acquire_owned().await.map_err(|_| broke_off())?;
+    let work = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(turn);
+        done
+    });
+    work.await.map_err(|_| broke_off())
 }
 
 /// Takes one line's end off the end.

@@ -8,11 +8,13 @@ use std::{
     io::{self, Read as _, Write as _},
     iter,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tempfile::NamedTempFile;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::{
@@ -32,6 +34,9 @@ const LARGEST: usize = 2 * 1024 * 1024;
 
 /// The longest name, in bytes.
 const LONGEST_NAME: usize = 256;
+
+/// A passphrase takes its time and its memory, by design.
+const AT_ONCE: usize = 2;
 
 /// What is wrong with a sealed vault, or with its key.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +78,7 @@ impl From<Unread> for SealedError {
 pub struct Sealed {
     path: PathBuf,
     key: SealedKey,
+    turns: Arc<Semaphore>,
 }
 
 impl Sealed {
@@ -82,7 +88,8 @@ impl Sealed {
     /// A key that can't be read, or is none.
     pub fn open(path: &Path, key: &SealedKey) -> Result<Self, SealedError> {
         Key::read(key)?;
-        Ok(Self { path: path.to_owned(), key: key.clone() })
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Ok(Self { path: path.to_owned(), key: key.clone(), turns })
     }
 
     /// The names of what is in it, in order.
@@ -95,9 +102,9 @@ impl Sealed {
     }
 
     fn read(&self, name: &str) -> Result<Fetched, VaultError> {
-        let key = Key::read(&self.key).map_err(trouble)?;
+        let key = Key::read(&self.key).map_err(|error| trouble(&error))?;
         let sealed = private::read(&self.path, Readers::Owner, LARGEST)?;
-        let mut secrets = unseal(&self.path, &key, &sealed).map_err(trouble)?;
+        let mut secrets = unseal(&self.path, &key, &sealed).map_err(|error| trouble(&error))?;
         let missing =
             || VaultError::Denied(format!("{} holds no secret named {name}", self.path.display()).into());
         let Secret(value) = secrets.remove(name).ok_or_else(missing)?;
@@ -108,16 +115,13 @@ impl Sealed {
 impl SecretSource for Sealed {
     fn fetch<'a>(&'a self, secret: &'a str) -> Fetch<'a> {
         let (vault, name) = (self.clone(), secret.to_owned());
-        Box::pin(async move {
-            // A passphrase takes its time, by design.
-            let read = tokio::task::spawn_blocking(move || vault.read(&name));
-            read.await.map_err(|_| VaultError::Unavailable("the read broke off".into()))?
-        })
+        let turns = Arc::clone(&self.turns);
+        Box::pin(async move { private::aside(turns, move || vault.read(&name)).await? })
     }
 }
 
 /// A vault or a key in the middle of being replaced is no answer about a secret.
-fn trouble(error: SealedError) -> VaultError {
+fn trouble(error: &SealedError) -> VaultError {
     VaultError::Unavailable(error.to_string().into())
 }
 

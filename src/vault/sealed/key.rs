@@ -23,9 +23,9 @@ use crate::{
 /// The largest key file, in bytes; age's own have about 190.
 const LARGEST: usize = 16 * 1024;
 
-/// 2^15: 32 MiB and well under a second. A passphrase from a file is as long as one likes, and a vault is
-/// opened at every read.
-const WORK: u8 = 15;
+/// 2^14: 16 MiB and well under a tenth of a second. A passphrase from a file is as long as one likes, and the
+/// vault is opened at every read of every credential.
+const WORK: u8 = 14;
 
 /// Vaults that others sealed may ask for more, up to this.
 const MOST_WORK: u8 = 18;
