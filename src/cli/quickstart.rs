@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    cli::{fail, sample_org, tour},
+    cli::{fail, sample_org, tour::Tour},
     sample::{self, Options, Organization, StartError},
 };
 
@@ -112,25 +112,29 @@ pub fn run(
         }
     };
     say(&format!("\n{}{}\n", ready.lines.text(), again(&ready)));
-    if let (true, Some(listen)) = (args.tour, ready.listen) {
-        let scenes = tour::Tour {
-            config: ready.config.clone(),
-            url: ready.lines.url.clone(),
-            ca: ready.lines.ca.clone(),
-            audit: ready.config.with_file_name("audit"),
-            organization: SAMPLE.to_owned(),
-        };
-        // It ends with the process: what it waits for has deadlines.
-        let started = thread::Builder::new()
-            .name("tour".into())
-            .spawn(move || scenes.play_when_ready(listen, &mut io::stdout()));
-        if let Err(error) = started {
-            say(&format!("The tour can't start: {error}\n"));
-        }
+    if args.tour {
+        begin_tour(&ready);
     }
     let code = serve(&ready.config);
     drop(ready.sample);
     code
+}
+
+/// Plays the tour on a thread of its own, which ends with the process: all that it waits for has a deadline.
+fn begin_tour(ready: &Ready) {
+    let (Some(listen), Ok(program)) = (ready.listen, std::env::current_exe()) else { return };
+    let tour = Tour {
+        program,
+        config: ready.config.clone(),
+        url: ready.lines.url.clone(),
+        ca: ready.lines.ca.clone(),
+        audit: ready.config.with_file_name("audit"),
+        organization: SAMPLE.to_owned(),
+    };
+    let play = move || tour.play_when_ready(listen, &mut io::stdout());
+    if let Err(error) = thread::Builder::new().name("tour".into()).spawn(play) {
+        say(&format!("The tour can't start: {error}\n"));
+    }
 }
 
 /// How to start what is in the folder another time.

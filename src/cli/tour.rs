@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A running patgate before a sample organisation.
 #[derive(Clone, Debug)]
 pub struct Tour {
+    /// patgate's program.
+    pub program: PathBuf,
     /// The configuration.
     pub config: PathBuf,
     /// The URL that clients use.
@@ -103,7 +105,7 @@ impl Tour {
         expect(status == "403", &refused, "the request should have been refused with 403")?;
 
         show(out, &format!("patgate explain --config {} --from 127.0.0.1 GET {path}", quoted(&self.config)))?;
-        let mut explain = patgate()?;
+        let mut explain = Command::new(&self.program);
         explain.arg("explain").arg("--config").arg(&self.config).args(["--from", "127.0.0.1", "GET", &path]);
         let explained = finished(&mut explain)?;
         tell(out, &indented(&explained.stdout))?;
@@ -121,13 +123,21 @@ impl Tour {
         let io = |error: io::Error| format!("the audit can't be copied: {error}");
         copy_folder(&self.audit, &copy).map_err(io)?;
         show(out, &format!("cp -r {} {}", quoted(&self.audit), quoted(&copy)))?;
-        let whole = verify(&copy, out)?;
+        let whole = self.verify(&copy, out)?;
         expect(whole.status.success(), &whole, "the copy should have been whole")?;
 
         let (file, at) = flip(&copy).map_err(io)?;
         tell(out, &format!("\n  (one bit of byte {at} of {} is flipped)\n", file.display()))?;
-        let altered = verify(&copy, out)?;
+        let altered = self.verify(&copy, out)?;
         expect(!altered.status.success(), &altered, "verify should have noticed")
+    }
+
+    fn verify(&self, folder: &Path, out: &mut dyn Write) -> Result<Output, String> {
+        show(out, &format!("patgate audit verify {}", quoted(folder)))?;
+        let verified = finished(Command::new(&self.program).args(["audit", "verify"]).arg(folder))?;
+        tell(out, &indented(&verified.stdout))?;
+        tell(out, &indented(&verified.stderr))?;
+        Ok(verified)
     }
 
     /// A git that has no credential, and asks for none.
@@ -143,20 +153,6 @@ impl Tour {
             .args(["-c", "credential.helper=", "-c", "http.proxy="]);
         git
     }
-}
-
-fn verify(folder: &Path, out: &mut dyn Write) -> Result<Output, String> {
-    show(out, &format!("patgate audit verify {}", quoted(folder)))?;
-    let verified = finished(patgate()?.args(["audit", "verify"]).arg(folder))?;
-    tell(out, &indented(&verified.stdout))?;
-    tell(out, &indented(&verified.stderr))?;
-    Ok(verified)
-}
-
-/// This very program.
-fn patgate() -> Result<Command, String> {
-    let own = env::current_exe().map_err(|error| format!("patgate can't find itself: {error}"))?;
-    Ok(Command::new(own))
 }
 
 /// Runs a program to its end, without what the environment may hold of tokens.
