@@ -341,7 +341,8 @@ impl TestProxy {
             if let Some(record) = records.iter().rev().find(|record| matches(record)) {
                 return record.clone();
             }
-            assert!(Instant::now() < deadline, "no record: {what}; there are {records:#?}\n{}", self.log());
+            let said: String = records.iter().map(|record| format!("{record}\n")).collect();
+            assert!(Instant::now() < deadline, "no record: {what}; there are\n{said}{}", self.log());
             thread::sleep(Duration::from_millis(50));
         }
     }
