@@ -78,11 +78,16 @@ where
 
     fn call(&mut self, arrived: Arrived) -> Self::Future {
         let snapshot = Arc::clone(&arrived.passage.snapshot);
+        // Draining the body of a client that waits for `100 Continue` would ask for it.
+        let waits = arrived.head.headers.contains_key(header::EXPECT);
         let steps = self.0.call(arrived);
         let answered = async move {
             match steps.await {
                 Ok(response) => response,
-                Err(refused) => answer::answer(refused, &snapshot.config.limits).await.map(Body::from),
+                Err(mut refused) => {
+                    refused.rest = refused.rest.filter(|_| !waits);
+                    answer::answer(refused, &snapshot.config.limits).await.map(Body::from)
+                }
             }
         };
         Box::pin(AssertUnwindSafe(answered).catch_unwind().map(|end| Ok(end.unwrap_or_else(|_| internal()))))

@@ -45,6 +45,7 @@ use self::{
     verdict::Verdict,
 };
 use crate::{
+    answer::form::REQUEST_ID,
     app::Snapshot,
     audit::{Spent, intend_again},
     client::Known,
@@ -196,6 +197,9 @@ impl Trip {
         let serves = |name: &str| Host::parse(name).is_some();
         location::mend(&mut passed, self.host, &passage.listen.public_url, serves);
         let mut entry = passage.entry;
+        if let Ok(id) = HeaderValue::from_str(entry.id()) {
+            passed.insert(REQUEST_ID, id);
+        }
         let [activity, acted_as] = facts;
         let record = entry.facts_mut();
         record.status = Some(head.status.as_u16());

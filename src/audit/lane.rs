@@ -52,7 +52,8 @@ pub struct Lane {
     failed: RefCell<HashSet<u64>>,
     waiters: RefCell<VecDeque<Waiter>>,
     urgent: Cell<bool>,
-    alarm: Cell<Option<Duration>>,
+    /// When the task is to come round.
+    alarm: Cell<Option<Instant>>,
     task: RefCell<Waker>,
     ids: Ids,
 }
@@ -175,8 +176,9 @@ impl Lane {
 
     /// Has the task come round within `pause`.
     fn rouse(&self, pause: Duration) {
-        if self.alarm.get().is_none_or(|set| set > pause) {
-            self.alarm.set(Some(pause));
+        let due = Instant::now() + pause;
+        if self.alarm.get().is_none_or(|set| set > due) {
+            self.alarm.set(Some(due));
             self.task.borrow().wake_by_ref();
         }
     }
@@ -224,7 +226,7 @@ impl Lane {
             waiter.waker.wake();
         }
         if !waiters.is_empty() || !self.flood.borrow().is_empty() {
-            self.alarm.set(Some(ROUND));
+            self.alarm.set(Some(now + ROUND));
         }
     }
 }
@@ -300,9 +302,8 @@ impl Future for Carrier {
         if lane.urgent.get() {
             lane.hand_over();
         }
-        while let Some(pause) = lane.alarm.get() {
-            let due = Instant::now() + pause;
-            if this.sleep.is_elapsed() || this.sleep.deadline() > due {
+        while let Some(due) = lane.alarm.get() {
+            if this.sleep.deadline() != due {
                 this.sleep.as_mut().reset(due);
             }
             ready!(this.sleep.as_mut().poll(cx));

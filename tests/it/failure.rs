@@ -140,7 +140,7 @@ fn a_sign_in_page_never_looks_like_success() {
 #[test]
 fn a_location_leads_back_to_patgate() {
     let proxy = setup().start();
-    let output = proxy.curl("/contoso/_apis/sample/location", &["-i"]);
+    let output = proxy.curl("/contoso/_apis/sample/location?to=https://dev.azure.com/contoso/_apis/projects", &["-i"]);
     let answer = String::from_utf8_lossy(&output.stdout);
     assert!(!answer.contains("https://dev.azure.com"), "{answer}");
     assert!(answer.contains(&format!("http://localhost:{}/contoso/", proxy.address.port())), "{answer}");

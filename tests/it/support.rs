@@ -290,15 +290,12 @@ impl TestProxy {
     pub fn git(&self, folder: &Path, arguments: &[&str]) -> Output {
         let mut git = Command::new("git");
         git.current_dir(folder).args(["-c", "user.name=Test", "-c", "user.email=test@example.com"]);
-        if self.tls {
-            git.arg("-c").arg(format!("http.sslCAInfo={}", self.path("ca.pem").display()));
-        }
         git.args(arguments)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("HOME", self.folder.path())
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("no_proxy", "*")
-            .env_remove("GIT_SSL_CAINFO")
+            .env("GIT_SSL_CAINFO", self.path("ca.pem"))
             .stdin(Stdio::null())
             .output()
             .unwrap()
