@@ -11,4 +11,5 @@ pub mod listener;
 pub mod policy;
 pub mod refusal;
 pub mod stage;
+pub mod upstream;
 pub mod vault;
