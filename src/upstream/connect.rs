@@ -1,0 +1,276 @@
+//! A new connection to a host: address, way out, TLS. Nothing of a request is sent before the other end has
+//! proved by its certificate that it is the host.
+
+use std::{
+    collections::BTreeMap, future::Future, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration,
+};
+
+use futures_util::{
+    StreamExt,
+    future::{Either, select},
+    stream::FuturesUnordered,
+};
+use http::uri::Authority;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    fault::Fault,
+    pool::{Connection, Place},
+    proxy, resolve,
+};
+use crate::{config, refusal::Refusal};
+
+/// For TCP, all addresses together.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// For the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// An address that has not answered after this gets company by the next (RFC 8305, section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Every host of the closed list is reached here, and no other port.
+const PORT: u16 = 443;
+
+/// hyper's buffers, in bytes: large enough that a clone is not cut into small pieces, small enough that a
+/// connection that waits costs little. It also bounds the head of an answer.
+const BUFFER: usize = 128 * 1024;
+
+/// The authorities whose certificates are believed: the platform's, else those that came with patgate. Cheap to
+/// clone; one for all workers.
+#[derive(Clone, Debug)]
+pub struct Roots(Arc<RootCertStore>);
+
+impl Roots {
+    /// Reads the platform's roots. Blocks: to be called once, before the workers start.
+    #[must_use]
+    pub fn load() -> Self {
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if store.is_empty() {
+            store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        Self(Arc::new(store))
+    }
+}
+
+/// How hosts are reached under one configuration. TLS sessions are resumed within it.
+pub(crate) struct Connector {
+    pub(super) generation: u64,
+    addresses: BTreeMap<Arc<str>, SocketAddr>,
+    proxy: Option<Authority>,
+    no_proxy: Vec<Arc<str>>,
+    tls: TlsConnector,
+    lab: Option<TlsConnector>,
+}
+
+impl Connector {
+    /// Takes what it needs of a configuration; the CA of `[upstream] ca` is believed for the hosts of
+    /// `[upstream] addresses` alone, and is the only one that is believed for them.
+    ///
+    /// # Errors
+    /// `internal`, where rustls does not accept its own defaults.
+    pub(super) fn new(
+        generation: u64,
+        upstream: &config::Upstream,
+        outbound: &config::Outbound,
+        roots: &Roots,
+    ) -> Result<Rc<Self>, Fault> {
+        let lab = match &upstream.ca {
+            Some((_, certificates)) => {
+                let mut store = RootCertStore::empty();
+                store.add_parsable_certificates(certificates.iter().cloned());
+                Some(connector(Arc::new(store))?)
+            }
+            None => None,
+        };
+        Ok(Rc::new(Self {
+            generation,
+            addresses: upstream.addresses.clone(),
+            proxy: outbound.proxy.clone(),
+            no_proxy: outbound.no_proxy.clone(),
+            tls: connector(Arc::clone(&roots.0))?,
+            lab,
+        }))
+    }
+
+    /// Opens a connection to a host and starts its task on this thread.
+    ///
+    /// # Errors
+    /// `upstream-unreachable`, `upstream-forbidden`, `upstream-tls`, `upstream-timeout`
+    pub(super) async fn open(&self, host: &'static str) -> Result<Connection, Fault> {
+        let (stream, tls) = match (self.addresses.get(host), &self.proxy) {
+            (Some(address), _) => {
+                (dial(vec![*address], host).await?, self.lab.as_ref().unwrap_or(&self.tls))
+            }
+            (None, Some(proxy)) if !self.goes_direct(host) => {
+                let port = proxy.port_u16().unwrap_or(80);
+                let stream = dial(resolve::lookup(bare(proxy.host()), port).await?, proxy.as_str()).await?;
+                (proxy::tunnel(stream, proxy, host, PORT).await?, &self.tls)
+            }
+            _ => (dial(resolve::resolve(host, PORT).await?, host).await?, &self.tls),
+        };
+        let name = ServerName::try_from(host)
+            .map_err(|_| Fault::new(Refusal::Internal, format!("{host} is no name for a certificate")))?;
+        let stream = match timeout(HANDSHAKE, tls.connect(name, stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(handshake_failed(host, &error)),
+            Err(_) => {
+                return Err(Fault::new(
+                    Refusal::UpstreamTimeout,
+                    format!("{host} did not finish the TLS handshake within {} s", HANDSHAKE.as_secs()),
+                ));
+            }
+        };
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(BUFFER)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Fault::unreachable(format!("{host}: {error}")))?;
+        // Its errors reach whoever waits for an answer or reads a body; nobody else has use for them.
+        let task = tokio::task::spawn_local(async move { drop(connection.await) });
+        Ok(Connection::new(Place { host, generation: self.generation }, sender, task.abort_handle()))
+    }
+
+    /// Whether `[outbound] no-proxy` names a host: itself, or by `.suffix` a domain it is in.
+    fn goes_direct(&self, host: &str) -> bool {
+        self.no_proxy.iter().any(|name| match name.strip_prefix('.') {
+            Some(domain) => {
+                host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }
+            None => &**name == host,
+        })
+    }
+}
+
+/// An IPv6 address without the brackets that an authority puts around it.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// TLS 1.3 and 1.2 with a set of roots. No early data: what it carries could be replayed.
+fn connector(roots: Arc<RootCertStore>) -> Result<TlsConnector, Fault> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Fault::new(Refusal::Internal, format!("TLS can't be set up: {error}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// A certificate that proves nothing is another matter than a connection that broke.
+fn handshake_failed(host: &str, error: &io::Error) -> Fault {
+    let tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    let why = if tls { Refusal::UpstreamTls } else { Refusal::UpstreamUnreachable };
+    Fault::new(why, format!("the TLS handshake with {host} failed: {error}"))
+}
+
+/// Connects to the first of some addresses that answers.
+async fn dial(addresses: Vec<SocketAddr>, name: &str) -> Result<TcpStream, Fault> {
+    let stream = match timeout(CONNECT, race(addresses, TcpStream::connect)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(Fault::unreachable(format!("{name} can't be connected to: {error}"))),
+        Err(_) => {
+            return Err(Fault::unreachable(format!(
+                "{name} could not be connected to within {} s",
+                CONNECT.as_secs()
+            )));
+        }
+    };
+    stream.set_nodelay(true).map_err(|error| Fault::unreachable(format!("{name}: {error}")))?;
+    Ok(stream)
+}
+
+/// Tries addresses in turn; one that fails is followed at once by the next, one that is silent after a while.
+async fn race<T, F: Future<Output = io::Result<T>>>(
+    addresses: Vec<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<T> {
+    let mut waiting = addresses.into_iter();
+    let mut under_way = FuturesUnordered::new();
+    let mut failure = io::Error::other("there is no address");
+    loop {
+        let more = waiting.next();
+        let last = more.is_none();
+        if let Some(address) = more {
+            let attempt = connect(address);
+            under_way.push(async move {
+                attempt.await.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+            });
+        }
+        let patience = pin!(async {
+            if last {
+                std::future::pending::<()>().await;
+            }
+            sleep(STAGGER).await;
+        });
+        match select(under_way.next(), patience).await {
+            Either::Left((Some(Ok(stream)), _)) => return Ok(stream),
+            Either::Left((Some(Err(error)), _)) => failure = error,
+            Either::Left((None, _)) if last => return Err(failure),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn address(n: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, n], 443))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_address_does_not_hold_up_the_next() {
+        let tried = RefCell::new(Vec::new());
+        let won = race(vec![address(1), address(2), address(3)], |to| {
+            tried.borrow_mut().push(to);
+            async move {
+                if to == address(1) {
+                    std::future::pending::<()>().await;
+                }
+                if to == address(2) { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(to) }
+            }
+        });
+        assert_eq!(won.await.unwrap(), address(3));
+        assert_eq!(*tried.borrow(), [address(1), address(2), address(3)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_none_answers_the_last_failure_is_told() {
+        let refused = |_| async { Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused)) };
+        let error = race(vec![address(1), address(2)], refused).await.unwrap_err();
+        assert!(error.to_string().starts_with("192.0.2.2:443: "), "{error}");
+        assert!(race(Vec::new(), refused).await.is_err());
+    }
+
+    #[test]
+    fn no_proxy_names_a_host_or_a_domain() {
+        let outbound = config::Outbound {
+            proxy: None,
+            no_proxy: vec!["dev.azure.com".into(), ".visualstudio.com".into()],
+        };
+        let roots = Roots(Arc::new(RootCertStore::empty()));
+        let connector = Connector::new(1, &config::Upstream::default(), &outbound, &roots).unwrap();
+        for (host, direct) in [
+            ("dev.azure.com", true),
+            ("pkgs.dev.azure.com", false),
+            ("contoso.visualstudio.com", true),
+            ("notvisualstudio.com", false),
+        ] {
+            assert_eq!(connector.goes_direct(host), direct, "{host}");
+        }
+    }
+}
