@@ -23,6 +23,8 @@ mod pool;
 mod proxy;
 mod renew;
 mod resolve;
+#[cfg(test)]
+mod rig;
 mod supply;
 mod verdict;
 
@@ -89,9 +91,10 @@ pub async fn forward(upstream: Rc<Upstream>, mut armed: Armed) -> Result<Respons
     let outgoing = &mut vetted.outgoing;
     let supply = Supply::new(outgoing.body.take(), outgoing.length, config.limits.body_idle);
     let host = outgoing.target.host().authority();
-    let connector = match upstream.network.connector(snapshot.generation, &config.upstream, &config.outbound) {
+    let connector = match upstream.network.connector(snapshot.generation, &config.upstream, &config.outbound)
+    {
         Ok(connector) => connector,
-        Err(fault) => return Err(refuse(armed.disarm().0, fault, None, &supply)),
+        Err(fault) => return refuse(armed.disarm().0, fault, None, &supply),
     };
     let trip = Trip { upstream, snapshot, connector, supply, host };
 
@@ -117,13 +120,14 @@ impl Trip {
             let connection = self.upstream.network.connection(&self.connector, self.host, fresh).await;
             let failed = match connection {
                 Ok(connection) => {
-                    let request = unsent.take().map_or_else(|| self.request(&armed), |request: Box<_>| *request);
+                    let request =
+                        unsent.take().map_or_else(|| self.request(&armed), |request: Box<_>| *request);
                     match exchange(connection, request, &self.supply, patience).await {
                         Ok(answer) => return Ok((armed, answer)),
                         Err(failed) => failed,
                     }
                 }
-                Err(fault) => return Err(self.refuse(armed.disarm().0, fault, None)),
+                Err(fault) => return self.refuse(armed.disarm().0, fault, None),
             };
             let again = failed.stale && !fresh;
             fresh = true;
@@ -134,7 +138,7 @@ impl Trip {
                     let (spent, _) = armed.disarm();
                     armed = Box::pin(self.arm_again(spent, "retry", None)).await?;
                 }
-                _ => return Err(self.refuse(armed.disarm().0, failed.fault, None)),
+                _ => return self.refuse(armed.disarm().0, failed.fault, None),
             }
         }
     }
@@ -176,15 +180,13 @@ impl Trip {
         let Answer { response, connection } = answer;
         let (head, incoming) = response.into_parts();
         let mut passed = headers::down(&head.headers);
-        let facts = [
-            fact(&head.headers, &["activityid", "x-vss-e2eid"]),
-            fact(&head.headers, &["x-vss-userdata"]),
-        ];
+        let facts =
+            [fact(&head.headers, &["activityid", "x-vss-e2eid"]), fact(&head.headers, &["x-vss-userdata"])];
         let echoed = passed.values().any(|value| armed.occurs_in(value.as_bytes()))
             || facts.iter().flatten().any(|fact| armed.occurs_in(fact.as_bytes()));
         let (spent, _) = armed.disarm();
         if echoed {
-            return Err(self.refuse(spent, Fault::echo(), Some(head.status)));
+            return self.refuse(spent, Fault::echo(), Some(head.status));
         }
         if let Some(length) = head.headers.get(CONTENT_LENGTH) {
             passed.insert(CONTENT_LENGTH, length.clone());
@@ -211,13 +213,18 @@ impl Trip {
     }
 
     /// Ends the request without an answer of Azure DevOps; `status` is what that would have been.
-    fn refuse(&self, spent: Spent, fault: Fault, status: Option<StatusCode>) -> Box<Refused> {
+    fn refuse<T>(&self, spent: Spent, fault: Fault, status: Option<StatusCode>) -> Result<T, Box<Refused>> {
         refuse(spent, fault, status, &self.supply)
     }
 }
 
 /// See [`Trip::refuse`].
-fn refuse(spent: Spent, fault: Fault, status: Option<StatusCode>, supply: &Supply) -> Box<Refused> {
+fn refuse<T>(
+    spent: Spent,
+    fault: Fault,
+    status: Option<StatusCode>,
+    supply: &Supply,
+) -> Result<T, Box<Refused>> {
     let (known, _, _) = spent.into_parts();
     let Known { vetted, .. } = known;
     let Vetted { wire, passage, .. } = *vetted;
@@ -226,7 +233,7 @@ fn refuse(spent: Spent, fault: Fault, status: Option<StatusCode>, supply: &Suppl
     record.detail = Some(fault.detail.into());
     record.upstream_status = status.map(|status| status.as_u16());
     record.bytes_in = supply.bytes();
-    Refused::new(fault.why, wire, supply.rest(), entry)
+    Err(Refused::new(fault.why, wire, supply.rest(), entry))
 }
 
 /// A request from its parts. What a client may not set is set here, the credential last.

@@ -147,8 +147,7 @@ impl<A: Account> Flow<A> {
         account: A,
     ) -> Self {
         let idle = Idle::new(idle);
-        let mut flow =
-            Self { incoming, lease: Some(lease), supply, idle, bytes: 0, account: Some(account) };
+        let mut flow = Self { incoming, lease: Some(lease), supply, idle, bytes: 0, account: Some(account) };
         flow.finish_at_end();
         flow
     }
@@ -217,5 +216,159 @@ impl<A: Account> Flow<A> {
 impl<A: Account> Drop for Flow<A> {
     fn drop(&mut self) {
         self.close(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt, time::pause};
+
+    use super::*;
+    use crate::upstream::{
+        exchange::exchange,
+        rig::{self, HOST, Last, PATIENCE, Rig, Told},
+    };
+
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+
+    #[test]
+    fn an_answer_cut_short_is_an_error_and_the_connection_is_not_used_again() {
+        rig::run(async {
+            for (answer, farewell) in [
+                ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".to_owned(), true),
+                ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".to_owned(), false),
+                (format!("{CHUNKED}4\r\nhalf\r\n"), true),
+                (format!("{CHUNKED}4\r\nhalf\r\n0\r\n"), true),
+                (format!("{CHUNKED}4\r\nhalf\r\nxx\r\n"), true),
+                ("HTTP/1.1 200 OK\r\n\r\nhalf".to_owned(), false),
+            ] {
+                let rig = Rig::new().await;
+                let (network, connector) = rig.network();
+                let host = async {
+                    let mut stream = rig.accept().await.unwrap();
+                    rig::answer(&mut stream, &answer).await;
+                    if farewell {
+                        stream.shutdown().await.unwrap();
+                    }
+                };
+                let told = Told::default();
+                let client = async {
+                    let connection = network.connection(&connector, HOST, false).await.ok().unwrap();
+                    let (request, supply) = rig::get();
+                    let answer = exchange(connection, request, &supply, PATIENCE).await.ok().unwrap();
+                    rig::drain(&mut rig::flow(&network, &supply, answer, &told)).await
+                };
+                let (read, ()) = tokio::join!(client, host);
+                assert_eq!(read, Err(BodyError::BrokenOff), "{answer}");
+                assert_eq!(told.all(), [Last(0, 4, Some(Ending::UpstreamGone))], "{answer}");
+                assert_eq!(network.pool.len(), 0, "{answer}");
+            }
+        });
+    }
+
+    /// The flow of one answer, with the host's end of its connection.
+    async fn begun(
+        answer: &str,
+        told: &Told,
+    ) -> (Flow<Told>, tokio_rustls::server::TlsStream<tokio::net::TcpStream>, Rc<Pool>) {
+        let rig = Rig::new().await;
+        let (network, connector) = rig.network();
+        let host = async {
+            let mut stream = rig.accept().await.unwrap();
+            rig::answer(&mut stream, answer).await;
+            stream
+        };
+        let client = async {
+            let connection = network.connection(&connector, HOST, false).await.ok().unwrap();
+            let (request, supply) = rig::get();
+            let answer = exchange(connection, request, &supply, PATIENCE).await.ok().unwrap();
+            rig::flow(&network, &supply, answer, told)
+        };
+        let (flow, stream) = tokio::join!(client, host);
+        (flow, stream, network.pool)
+    }
+
+    #[test]
+    fn an_answer_that_falls_silent_is_cut_after_the_limit() {
+        rig::run(async {
+            let told = Told::default();
+            let (mut flow, _stream, _) = begun(&format!("{CHUNKED}4\r\nhalf\r\n"), &told).await;
+            pause();
+            let begun = tokio::time::Instant::now();
+            assert_eq!(rig::drain(&mut flow).await, Err(BodyError::Silent));
+            assert_eq!(begun.elapsed().as_secs(), 120);
+            assert_eq!(told.all(), [Last(0, 4, Some(Ending::UpstreamGone))]);
+        });
+    }
+
+    #[test]
+    fn an_answer_without_a_body_ends_at_once() {
+        rig::run(async {
+            for answer in [
+                "HTTP/1.1 204 No Content\r\n\r\n",
+                "HTTP/1.1 304 Not Modified\r\netag: x\r\n\r\n",
+                "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            ] {
+                let told = Told::default();
+                let (flow, _stream, pool) = begun(answer, &told).await;
+                assert!(flow.is_finished());
+                assert_eq!(told.all(), [Last(0, 0, Some(Ending::Complete))], "{answer}");
+                assert_eq!(pool.len(), 1);
+            }
+        });
+    }
+
+    #[test]
+    fn trailers_do_not_reach_the_client() {
+        rig::run(async {
+            let told = Told::default();
+            let answer = format!("{CHUNKED}2\r\nok\r\n0\r\nset-cookie: a=b\r\n\r\n");
+            let (mut flow, _stream, pool) = begun(&answer, &told).await;
+            assert_eq!(rig::drain(&mut flow).await.unwrap(), b"ok");
+            assert_eq!(told.all(), [Last(0, 2, Some(Ending::Complete))]);
+            assert_eq!(pool.len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_client_that_leaves_is_told_once_and_cuts_the_connection() {
+        rig::run(async {
+            let told = Told::default();
+            let (flow, mut stream, pool) = begun(&format!("{CHUNKED}4\r\nhalf\r\n"), &told).await;
+            drop(flow);
+            assert_eq!(told.all(), [Last(0, 0, None)]);
+            assert_eq!(pool.len(), 0);
+            let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await;
+            assert!(read.is_err(), "the connection was not cut");
+        });
+    }
+
+    #[test]
+    fn an_early_answer_is_delivered_and_the_half_sent_request_cut() {
+        rig::run(async {
+            let rig = Rig::new().await;
+            let (network, connector) = rig.network();
+            let (body, _client) = rig::client("transfer-encoding: chunked", "4\r\nhalf\r\n").await;
+            let (request, supply) = rig::request(Some(body), None);
+            let told = Told::default();
+            let host = async {
+                let mut stream = rig.accept().await.unwrap();
+                let answer = "HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno";
+                rig::answer(&mut stream, answer).await;
+                let mut rest = Vec::new();
+                (tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await.is_err(), rest)
+            };
+            let client = async {
+                let connection = network.connection(&connector, HOST, false).await.ok().unwrap();
+                let answer = exchange(connection, request, &supply, PATIENCE).await.ok().unwrap();
+                assert_eq!(answer.response.status().as_u16(), 413);
+                rig::drain(&mut rig::flow(&network, &supply, answer, &told)).await
+            };
+            let ((cut, rest), read) = tokio::join!(host, client);
+            assert_eq!(read.unwrap(), b"no");
+            assert!(cut && !String::from_utf8_lossy(&rest).contains("0\r\n\r\n"), "{rest:?}");
+            assert_eq!(told.all(), [Last(4, 2, Some(Ending::Complete))]);
+            assert_eq!(network.pool.len(), 0);
+        });
     }
 }

@@ -61,6 +61,15 @@ impl Roots {
     }
 }
 
+#[cfg(test)]
+impl Roots {
+    pub(super) fn of(certificates: Vec<rustls::pki_types::CertificateDer<'static>>) -> Self {
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(certificates);
+        Self(Arc::new(store))
+    }
+}
+
 /// How hosts are reached under one configuration. TLS sessions are resumed within it.
 pub(crate) struct Connector {
     pub(super) generation: u64,
@@ -107,9 +116,7 @@ impl Connector {
     /// `upstream-unreachable`, `upstream-forbidden`, `upstream-tls`, `upstream-timeout`
     pub(super) async fn open(&self, host: &'static str) -> Result<Connection, Fault> {
         let (stream, tls) = match (self.addresses.get(host), &self.proxy) {
-            (Some(address), _) => {
-                (dial(vec![*address], host).await?, self.lab.as_ref().unwrap_or(&self.tls))
-            }
+            (Some(address), _) => (dial(vec![*address], host).await?, self.lab.as_ref().unwrap_or(&self.tls)),
             (None, Some(proxy)) if !self.goes_direct(host) => {
                 let port = proxy.port_u16().unwrap_or(80);
                 let stream = dial(resolve::lookup(bare(proxy.host()), port).await?, proxy.as_str()).await?;
@@ -169,7 +176,7 @@ fn connector(roots: Arc<RootCertStore>) -> Result<TlsConnector, Fault> {
 
 /// A certificate that proves nothing is another matter than a connection that broke.
 fn handshake_failed(host: &str, error: &io::Error) -> Fault {
-    let tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    let tls = matches!(error.get_ref(), Some(inner) if inner.is::<rustls::Error>());
     let why = if tls { Refusal::UpstreamTls } else { Refusal::UpstreamUnreachable };
     Fault::new(why, format!("the TLS handshake with {host} failed: {error}"))
 }
@@ -226,7 +233,18 @@ async fn race<T, F: Future<Output = io::Result<T>>>(
 mod tests {
     use std::cell::RefCell;
 
+    use rcgen::{CertificateParams, date_time_ymd};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
+    use crate::upstream::{
+        exchange::exchange,
+        network::Network,
+        rig::{self, HOST, Rig},
+    };
 
     fn address(n: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, n], 443))
@@ -262,7 +280,7 @@ mod tests {
             proxy: None,
             no_proxy: vec!["dev.azure.com".into(), ".visualstudio.com".into()],
         };
-        let roots = Roots(Arc::new(RootCertStore::empty()));
+        let roots = Roots::of(Vec::new());
         let connector = Connector::new(1, &config::Upstream::default(), &outbound, &roots).unwrap();
         for (host, direct) in [
             ("dev.azure.com", true),
@@ -272,5 +290,99 @@ mod tests {
         ] {
             assert_eq!(connector.goes_direct(host), direct, "{host}");
         }
+    }
+
+    /// Opens a connection while the host takes one; yields what came of it, and what the host read.
+    async fn opened(rig: &Rig) -> (Option<Refusal>, usize) {
+        let (network, connector) = rig.network();
+        let client = async {
+            let opened = network.connection(&connector, HOST, false).await;
+            let Ok(connection) = opened else { return opened.err().map(|fault| fault.why) };
+            let (request, supply) = rig::get();
+            let _ = exchange(connection, request, &supply, rig::PATIENCE).await;
+            None
+        };
+        let host = async {
+            match rig.accept().await {
+                Ok(mut stream) => stream.read(&mut [0; 64]).await.unwrap_or(0),
+                Err(_) => 0,
+            }
+        };
+        tokio::join!(client, host)
+    }
+
+    #[test]
+    fn nothing_is_sent_to_a_host_that_proves_another_name_or_none() {
+        type Change = fn(&mut CertificateParams);
+        let changes: [(&str, Change); 4] = [
+            ("another name", |params| *params = CertificateParams::new(vec!["evil.test".into()]).unwrap()),
+            ("a name that begins alike", |params| {
+                *params = CertificateParams::new(vec!["dev.azure.com.evil.test".into()]).unwrap();
+            }),
+            ("expired", |params| params.not_after = date_time_ymd(2020, 1, 1)),
+            ("not yet valid", |params| params.not_before = date_time_ymd(4000, 1, 1)),
+        ];
+        rig::run(async {
+            for (what, change) in changes {
+                let rig = Rig::with(change).await;
+                assert_eq!(opened(&rig).await, (Some(Refusal::UpstreamTls), 0), "{what}");
+            }
+            let (mut rig, other) = (Rig::new().await, Rig::new().await);
+            rig.ca = other.ca;
+            assert_eq!(opened(&rig).await, (Some(Refusal::UpstreamTls), 0), "another authority");
+            let good = Rig::new().await;
+            assert!(matches!(opened(&good).await, (None, 1..)), "a good one is sent the request");
+        });
+    }
+
+    #[test]
+    fn the_authority_of_a_lab_is_believed_for_its_addresses_alone() {
+        rig::run(async {
+            let rig = Rig::new().await;
+            let network = Network::new(Roots::of(vec![rig.ca.clone()]));
+            let addresses = BTreeMap::from([(Arc::from(HOST), rig.address())]);
+            let other = Rig::new().await;
+            let upstream = config::Upstream { addresses, ca: Some(("lab.pem".into(), vec![other.ca])) };
+            let connector = network.connector(1, &upstream, &config::Outbound::default()).unwrap();
+            let (opened, _) = tokio::join!(network.connection(&connector, HOST, false), rig.accept());
+            assert_eq!(opened.err().map(|fault| fault.why), Some(Refusal::UpstreamTls));
+        });
+    }
+
+    #[test]
+    fn through_a_proxy_tls_is_with_the_host_itself() {
+        rig::run(async {
+            let rig = Rig::new().await;
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let network = Network::new(Roots::of(vec![rig.ca.clone()]));
+            let proxy = Some(listener.local_addr().unwrap().to_string().parse().unwrap());
+            let outbound = config::Outbound { proxy, no_proxy: Vec::new() };
+            let connector = network.connector(1, &config::Upstream::default(), &outbound).unwrap();
+            let proxied = async {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let asked = rig::read_until(&mut near, "\r\n\r\n").await;
+                near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let mut far = TcpStream::connect(rig.address()).await.unwrap();
+                tokio::task::spawn_local(async move {
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+                asked
+            };
+            let host = async {
+                let mut stream = rig.accept().await.unwrap();
+                rig::answer(&mut stream, "HTTP/1.1 204 No Content\r\n\r\n").await
+            };
+            let client = async {
+                let connection =
+                    network.connection(&connector, HOST, false).await.unwrap_or_else(|f| panic!("{f:?}"));
+                let (request, supply) = rig::get();
+                let answer = exchange(connection, request, &supply, rig::PATIENCE).await;
+                answer.ok().map(|answer| answer.response.status().as_u16())
+            };
+            let (status, asked, head) = tokio::join!(client, proxied, host);
+            assert_eq!(status, Some(204));
+            assert!(asked.starts_with("CONNECT dev.azure.com:443 HTTP/1.1\r\n"), "{asked}");
+            assert!(head.starts_with("GET /contoso/x?y HTTP/1.1\r\n"), "{head}");
+        });
     }
 }

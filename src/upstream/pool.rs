@@ -94,6 +94,12 @@ impl Pool {
         }
     }
 
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Closes what was opened under another configuration.
     pub(super) fn keep_only(&self, generation: u64) {
         self.waiting.borrow_mut().retain(|one| one.connection.place.generation == generation);
@@ -111,5 +117,65 @@ async fn sweep(pool: Weak<Pool>) {
             pool.swept.set(false);
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, pause};
+
+    use super::*;
+    use crate::upstream::rig::{self, HOST, Rig};
+
+    fn place(generation: u64) -> Place {
+        Place { host: HOST, generation }
+    }
+
+    #[test]
+    fn the_last_one_back_is_the_first_one_out_and_old_ones_are_closed() {
+        rig::run(async {
+            let rig = Rig::new().await;
+            let (network, connector) = rig.network();
+            let mut streams = Vec::new();
+            for _ in 0..3 {
+                let opened = network.connection(&connector, HOST, true);
+                let (connection, stream) = tokio::join!(opened, rig.accept());
+                streams.push(stream.unwrap());
+                pause();
+                advance(Duration::from_secs(25)).await;
+                network.pool.give_back(connection.ok().unwrap());
+                tokio::task::yield_now().await;
+                tokio::time::resume();
+            }
+            assert!(network.pool.take(place(2)).is_none(), "another configuration's");
+            assert!(network.pool.take(Place { host: "pkgs.dev.azure.com", generation: 1 }).is_none());
+            let newest = network.pool.take(place(1)).unwrap();
+            assert_eq!(network.pool.waiting.borrow().last().unwrap().since.elapsed().as_secs(), 25);
+            network.pool.give_back(newest);
+            pause();
+            // Without a request: the sweeper closes them, and ends.
+            tokio::time::sleep(PATIENCE * 2).await;
+            assert_eq!(network.pool.len(), 0);
+            assert!(!network.pool.swept.get());
+        });
+    }
+
+    #[test]
+    fn their_number_is_bounded_and_a_new_configuration_closes_them() {
+        rig::run(async {
+            let rig = Rig::new().await;
+            let (network, connector) = rig.network();
+            let mut streams = Vec::new();
+            for _ in 0..3 {
+                let opened = network.connection(&connector, HOST, true);
+                let (connection, stream) = tokio::join!(opened, rig.accept());
+                streams.push(stream.unwrap());
+                network.pool.give_back(connection.ok().unwrap());
+            }
+            network.pool.keep_only(1);
+            assert_eq!(network.pool.len(), 3);
+            network.pool.keep_only(2);
+            assert_eq!(network.pool.len(), 0);
+        });
     }
 }

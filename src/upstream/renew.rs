@@ -53,7 +53,7 @@ impl Trip {
         let question = question(recorded.known().vetted.outgoing.target.organization());
         let (spent, used) = armed.disarm();
         if echoed {
-            return Err(self.refuse(spent, Fault::echo(), status));
+            return self.refuse(spent, Fault::echo(), status);
         }
         let (reason, otherwise) = match verdict {
             Verdict::Dead(reason) => (reason, None),
@@ -64,7 +64,7 @@ impl Trip {
         let spent = match otherwise {
             None => spent,
             Some(why) => match self.probed(spent, question, &credential, &used).await? {
-                (spent, true) => return Err(self.refuse(spent, Fault::new(why, reason), status)),
+                (spent, true) => return self.refuse(spent, Fault::new(why, reason), status),
                 (spent, false) => spent,
             },
         };
@@ -72,7 +72,7 @@ impl Trip {
         if another && !renewed && self.supply.is_replayable() {
             return self.arm_again(spent, "retry", None).await;
         }
-        Err(self.refuse(spent, Fault::new(Refusal::CredentialRejected, reason), status))
+        self.refuse(spent, Fault::new(Refusal::CredentialRejected, reason), status)
     }
 
     /// Whether the credential is alive, by one probe at most a minute: this request's own, or another's.
@@ -117,10 +117,10 @@ impl Trip {
         let (spent, _) = armed.disarm();
         match asked {
             Ok(Ok(alive)) => Ok((spent, alive)),
-            Ok(Err(fault)) => Err(self.refuse(spent, fault, None)),
+            Ok(Err(fault)) => self.refuse(spent, fault, None),
             Err(_) => {
                 let detail = format!("the probe of the credential took more than {} s", DEADLINE.as_secs());
-                Err(self.refuse(spent, Fault::new(Refusal::UpstreamTimeout, detail), None))
+                self.refuse(spent, Fault::new(Refusal::UpstreamTimeout, detail), None)
             }
         }
     }

@@ -186,10 +186,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Up<B> {
     type Data = Bytes;
     type Error = Short;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Short>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Short>>> {
         match self.get_mut() {
             Self::Live(supply) => supply.poll_piece(cx).map(|piece| piece.map(|data| data.map(Frame::data))),
             Self::Again(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
@@ -205,5 +202,99 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Up<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.length().map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::upstream::rig;
+
+    const IDLE: Duration = Duration::from_secs(120);
+
+    #[test]
+    fn a_body_of_64_kib_can_be_sent_again_and_no_larger_one() {
+        rig::run(async {
+            for (size, replayable) in [(0, true), (1, true), (REPLAYABLE, true), (REPLAYABLE + 1, false)] {
+                for chunked in [false, true] {
+                    let text = "x".repeat(size);
+                    let (head, sent, length) = if chunked {
+                        let head = "transfer-encoding: chunked".to_owned();
+                        (head, format!("{size:x}\r\n{text}\r\n0\r\n\r\n"), None)
+                    } else {
+                        (format!("content-length: {size}"), text.clone(), Some(size as u64))
+                    };
+                    if chunked && size == 0 {
+                        continue;
+                    }
+                    let (body, _client) = rig::client(&head, &sent).await;
+                    let supply = Supply::new(Some(body), length, IDLE);
+                    assert!(supply.is_replayable(), "untouched");
+                    assert_eq!(Up::new(&supply).length(), if size == 0 { Some(0) } else { length });
+                    assert_eq!(rig::collect(Up::new(&supply)).await, text.as_bytes());
+                    assert_eq!((supply.bytes(), supply.is_whole()), (size as u64, true));
+                    assert_eq!(supply.is_replayable(), replayable, "{size}");
+                    if replayable {
+                        assert_eq!(Up::new(&supply).length(), Some(size as u64));
+                        assert_eq!(rig::collect(Up::new(&supply)).await, text.as_bytes());
+                        assert_eq!(supply.bytes(), size as u64, "counted once");
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_body_half_read_is_neither_replayed_nor_ended() {
+        rig::run(async {
+            let (body, _client) = rig::client("content-length: 4", "ha").await;
+            let supply = Supply::new(Some(body), Some(4), IDLE);
+            let mut up = Up::new(&supply);
+            assert_eq!(up.frame().await.unwrap().unwrap().into_data().unwrap(), "ha");
+            assert!(!supply.is_replayable());
+            assert!(supply.rest().is_some(), "the rest is to be drained");
+            assert_eq!(up.frame().await.unwrap().unwrap_err(), Short::Broken);
+        });
+    }
+
+    #[test]
+    fn trailers_of_a_client_go_nowhere() {
+        rig::run(async {
+            let sent = "2\r\nok\r\n0\r\nauthorization: x\r\n\r\n";
+            let (body, _client) = rig::client("transfer-encoding: chunked", sent).await;
+            let all = Up::new(&Supply::new(Some(body), None, IDLE)).collect().await.unwrap();
+            assert!(all.trailers().is_none());
+            assert_eq!(all.to_bytes(), "ok");
+        });
+    }
+
+    #[test]
+    fn a_client_that_falls_silent_is_not_waited_for_forever() {
+        rig::run(async {
+            let (body, mut client) = rig::client("content-length: 4", "ha").await;
+            tokio::time::pause();
+            let supply = Supply::new(Some(body), Some(4), IDLE);
+            let begun = tokio::time::Instant::now();
+            let error = Up::new(&supply).collect().await.unwrap_err();
+            assert_eq!((error, supply.short()), (Short::Silent, Some(Short::Silent)));
+            assert_eq!(begun.elapsed().as_secs(), IDLE.as_secs());
+            client.write_all(b"lf").await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_client_hears_100_continue_only_when_its_body_is_asked_for() {
+        rig::run(async {
+            let head = "content-length: 2\r\nexpect: 100-continue";
+            let (body, mut client) = rig::client(head, "").await;
+            let supply = Supply::new(Some(body), Some(2), IDLE);
+            let up = tokio::task::spawn_local(Up::new(&supply).collect());
+            assert!(rig::read_until(&mut client, "\r\n\r\n").await.starts_with("HTTP/1.1 100 "));
+            client.write_all(b"ok").await.unwrap();
+            assert_eq!(up.await.unwrap().unwrap().to_bytes(), "ok");
+        });
     }
 }
