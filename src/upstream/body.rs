@@ -6,7 +6,7 @@
 use std::{
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -134,6 +134,8 @@ pub(super) struct Flow<A: Account> {
     supply: Rc<Supply>,
     idle: Idle,
     bytes: u64,
+    /// Bytes of the request when the answer was found silent.
+    asked: u64,
     /// `None` once the end is on record.
     account: Option<A>,
 }
@@ -147,7 +149,8 @@ impl<A: Account> Flow<A> {
         account: A,
     ) -> Self {
         let idle = Idle::new(idle);
-        let mut flow = Self { incoming, lease: Some(lease), supply, idle, bytes: 0, account: Some(account) };
+        let mut flow =
+            Self { incoming, lease: Some(lease), supply, idle, bytes: 0, asked: 0, account: Some(account) };
         flow.finish_at_end();
         flow
     }
@@ -164,7 +167,12 @@ impl<A: Account> Flow<A> {
             let frame = match http_body::Body::poll_frame(Pin::new(&mut self.incoming), cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    return self.idle.poll_silence(cx).map(|()| Some(Err(self.fail(BodyError::Silent))));
+                    ready!(self.idle.poll_silence(cx));
+                    if self.is_still_asking() {
+                        self.idle.moved();
+                        continue;
+                    }
+                    return Poll::Ready(Some(Err(self.fail(BodyError::Silent))));
                 }
             };
             self.idle.moved();
@@ -180,6 +188,14 @@ impl<A: Account> Flow<A> {
                 None => self.finish(),
             }
         }
+    }
+
+    /// Whether the request itself has come further since this was asked last: an answer may begin before the end
+    /// of a long push, and then wait for it. A client's silence has its own deadline.
+    fn is_still_asking(&mut self) -> bool {
+        let asked = self.supply.bytes();
+        let moved = asked != std::mem::replace(&mut self.asked, asked) || self.supply.is_thirsty();
+        moved && !self.supply.is_whole() && self.supply.short().is_none()
     }
 
     fn finish_at_end(&mut self) {
@@ -369,6 +385,38 @@ mod tests {
             assert!(cut && !String::from_utf8_lossy(&rest).contains("0\r\n\r\n"), "{rest:?}");
             assert_eq!(told.all(), [Last(4, 2, Some(Ending::Complete))]);
             assert_eq!(network.pool.len(), 0);
+        });
+    }
+
+    #[test]
+    fn an_answer_that_waits_for_a_long_request_is_not_silent() {
+        rig::run(async {
+            let rig = Rig::new().await;
+            let (network, connector) = rig.network();
+            let (body, mut client) = rig::client("content-length: 4", "a").await;
+            let (request, supply) = rig::request(Some(body), Some(4));
+            let told = Told::default();
+            let opened = network.connection(&connector, HOST, false);
+            let (connection, stream) = tokio::join!(opened, rig.accept());
+            let (connection, mut stream) = (connection.ok().unwrap(), stream.unwrap());
+            let early = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
+            let (answer, _) = tokio::join!(
+                exchange(connection, request, &supply, PATIENCE),
+                rig::answer(&mut stream, early),
+            );
+            let mut flow = rig::flow(&network, &supply, answer.ok().unwrap(), &told);
+            pause();
+            let slow = async {
+                for piece in [b"b", b"c", b"d"] {
+                    tokio::time::sleep(Duration::from_secs(100)).await;
+                    client.write_all(piece).await.unwrap();
+                }
+                rig::read_until(&mut stream, "d").await;
+                stream.write_all(b"ok").await.unwrap();
+            };
+            let (read, ()) = tokio::join!(rig::drain(&mut flow), slow);
+            assert_eq!(read.unwrap(), b"ok");
+            assert_eq!(told.all(), [Last(4, 2, Some(Ending::Complete))]);
         });
     }
 }

@@ -13,8 +13,12 @@ use futures_util::{
 use http::uri::Authority;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName},
+};
 use tokio::{
+    io::BufReader,
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -43,6 +47,9 @@ const PORT: u16 = 443;
 /// connection that waits costs little. It also bounds the head of an answer.
 const BUFFER: usize = 128 * 1024;
 
+/// What is read from the socket at once, in bytes: two records of TLS.
+const READ_AHEAD: usize = 32 * 1024;
+
 /// The authorities whose certificates are believed: the platform's, else those that came with patgate. Cheap to
 /// clone; one for all workers.
 #[derive(Clone, Debug)]
@@ -63,7 +70,7 @@ impl Roots {
 
 #[cfg(test)]
 impl Roots {
-    pub(super) fn of(certificates: Vec<rustls::pki_types::CertificateDer<'static>>) -> Self {
+    pub(super) fn of(certificates: Vec<CertificateDer<'static>>) -> Self {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(certificates);
         Self(Arc::new(store))
@@ -77,7 +84,7 @@ pub(crate) struct Connector {
     proxy: Option<Authority>,
     no_proxy: Vec<Arc<str>>,
     tls: TlsConnector,
-    lab: Option<TlsConnector>,
+    lab: Option<(Vec<CertificateDer<'static>>, TlsConnector)>,
 }
 
 impl Connector {
@@ -96,7 +103,7 @@ impl Connector {
             Some((_, certificates)) => {
                 let mut store = RootCertStore::empty();
                 store.add_parsable_certificates(certificates.iter().cloned());
-                Some(connector(Arc::new(store))?)
+                Some((certificates.clone(), connector(Arc::new(store))?))
             }
             None => None,
         };
@@ -110,13 +117,24 @@ impl Connector {
         }))
     }
 
+    /// Whether it would be made just so for another configuration.
+    pub(super) fn suits(&self, upstream: &config::Upstream, outbound: &config::Outbound) -> bool {
+        self.addresses == upstream.addresses
+            && self.proxy == outbound.proxy
+            && self.no_proxy == outbound.no_proxy
+            && self.lab.as_ref().map(|(ca, _)| ca) == upstream.ca.as_ref().map(|(_, ca)| ca)
+    }
+
     /// Opens a connection to a host and starts its task on this thread.
     ///
     /// # Errors
     /// `upstream-unreachable`, `upstream-forbidden`, `upstream-tls`, `upstream-timeout`
     pub(super) async fn open(&self, host: &'static str) -> Result<Connection, Fault> {
         let (stream, tls) = match (self.addresses.get(host), &self.proxy) {
-            (Some(address), _) => (dial(vec![*address], host).await?, self.lab.as_ref().unwrap_or(&self.tls)),
+            (Some(address), _) => {
+                let tls = self.lab.as_ref().map_or(&self.tls, |(_, tls)| tls);
+                (dial(vec![*address], host).await?, tls)
+            }
             (None, Some(proxy)) if !self.goes_direct(host) => {
                 let port = proxy.port_u16().unwrap_or(80);
                 let stream = dial(resolve::lookup(bare(proxy.host()), port).await?, proxy.as_str()).await?;
@@ -126,6 +144,8 @@ impl Connector {
         };
         let name = ServerName::try_from(host)
             .map_err(|_| Fault::new(Refusal::Internal, format!("{host} is no name for a certificate")))?;
+        // rustls reads 4 KiB at a time, which would be four system calls a record.
+        let stream = BufReader::with_capacity(READ_AHEAD, stream);
         let stream = match timeout(HANDSHAKE, tls.connect(name, stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(handshake_failed(host, &error)),
