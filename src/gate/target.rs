@@ -19,7 +19,7 @@ impl Host {
 
     /// The host of a name in lower case, if it is on the list.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         (name == "dev.azure.com").then_some(Self::DevAzure)
     }
 }
