@@ -7,7 +7,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
@@ -15,8 +15,10 @@ use http_body::Body as _;
 
 mod body;
 mod connect;
+mod dial;
 mod exchange;
 mod fault;
+mod flow;
 mod idle;
 mod location;
 mod network;
@@ -33,10 +35,11 @@ pub use body::{Body, BodyError};
 pub use connect::Roots;
 
 use self::{
-    body::{Lease, Outcome},
+    body::Outcome,
     connect::Connector,
     exchange::{Answer, exchange},
     fault::Fault,
+    flow::Lease,
     network::Network,
     supply::{Supply, Up},
     verdict::Verdict,
@@ -49,9 +52,6 @@ use crate::{
     refusal::Refused,
     vault::{self, Armed, Vaults},
 };
-
-/// With the value `Suppress`, asks for a plain 401 in place of a sign-in page.
-const NO_SIGN_IN: HeaderName = HeaderName::from_static("x-tfs-fedauthredirect");
 
 /// What is kept of an id or a name that Azure DevOps gives, in characters.
 const FACT: usize = 128;
@@ -193,7 +193,7 @@ impl Trip {
         let (known, _, share) = spent.into_parts();
         let Known { vetted, .. } = known;
         let Vetted { passage, .. } = *vetted;
-        let serves = |name: &str| Host::named(name).is_some();
+        let serves = |name: &str| Host::parse(name).is_some();
         location::mend(&mut passed, self.host, &passage.listen.public_url, serves);
         let mut entry = passage.entry;
         let [activity, acted_as] = facts;
@@ -235,7 +235,7 @@ fn refuse<T>(
     Err(Refused::new(fault.why, wire, supply.rest(), entry))
 }
 
-/// A request from its parts. What a client may not set is set here, the credential last.
+/// A request from its parts: the authority of a host from the closed list, and the credential last.
 fn assemble(
     armed: &Armed,
     host: &'static str,
@@ -245,7 +245,6 @@ fn assemble(
     body: Up,
 ) -> Request<Up> {
     headers.insert(HOST, HeaderValue::from_static(host));
-    headers.insert(NO_SIGN_IN, HeaderValue::from_static("Suppress"));
     armed.authorize(&mut headers);
     let mut request = Request::new(body);
     *request.method_mut() = method;
@@ -290,6 +289,8 @@ fn fact(headers: &HeaderMap, names: &[&str]) -> Option<Box<str>> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     const OLD: [(HeaderName, &str); 2] = [(CONTENT_LENGTH, "99"), (TRANSFER_ENCODING, "gzip, chunked")];

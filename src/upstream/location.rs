@@ -17,7 +17,8 @@ const ROOT: &str = "dev.azure.com";
 const LEGACY: &str = ".visualstudio.com";
 
 /// Names of that form that are no organisation's.
-const NO_ORGANIZATIONS: [&str; 5] = ["app", "docs", "marketplace", "my", "www"];
+const NO_ORGANIZATIONS: [&str; 9] =
+    ["app", "docs", "login", "marketplace", "my", "ssh", "vs-ssh", "vsspsext", "www"];
 
 /// Rewrites `Location` and `Content-Location` of an answer that came from `host`. `serves` tells whether patgate
 /// answers for a host (lower case, without a port). A value that can't be read passes as it is.
@@ -58,17 +59,26 @@ fn mended(
     if name == ROOT {
         return joined(&[base, slash, rest]);
     }
-    if let Some(organization) = organization(&name) {
-        return joined(&[base, b"/", organization.as_bytes(), slash, rest]);
+    match legacy(&name) {
+        Some(("", organization)) => joined(&[base, b"/", organization.as_bytes(), slash, rest]),
+        Some((service, organization)) => {
+            let host = format!("{service}.{ROOT}");
+            let parts: [&[u8]; 7] = [base, b"/", host.as_bytes(), b"/", organization.as_bytes(), slash, rest];
+            if serves(&host) { joined(&parts) } else { None }
+        }
+        None if serves(&name) => joined(&[base, b"/", name.as_bytes(), slash, rest]),
+        None => None,
     }
-    if serves(&name) { joined(&[base, b"/", name.as_bytes(), slash, rest]) } else { None }
 }
 
-/// `contoso` of `contoso.visualstudio.com`.
-fn organization(name: &str) -> Option<&str> {
-    let label = name.strip_suffix(LEGACY)?;
-    let usual = !label.is_empty() && !label.contains('.') && !NO_ORGANIZATIONS.contains(&label);
-    usual.then_some(label)
+/// The service and the organisation of a name of the older form: `contoso.visualstudio.com` (no service) or
+/// `contoso.pkgs.visualstudio.com`.
+fn legacy(name: &str) -> Option<(&str, &str)> {
+    let labels = name.strip_suffix(LEGACY)?;
+    let (organization, service) = labels.split_once('.').unwrap_or((labels, ""));
+    let usual =
+        !organization.is_empty() && !service.contains('.') && !NO_ORGANIZATIONS.contains(&organization);
+    usual.then_some((service, organization))
 }
 
 fn joined(parts: &[&[u8]]) -> Option<HeaderValue> {
@@ -92,13 +102,19 @@ mod tests {
             (ROOT, "https://pkgs.dev.azure.com/c/_p", "https://patgate.corp:8443/pkgs.dev.azure.com/c/_p"),
             (ROOT, "https://contoso.visualstudio.com/web", "https://patgate.corp:8443/contoso/web"),
             (ROOT, "https://contoso.visualstudio.com", "https://patgate.corp:8443/contoso/"),
+            (
+                ROOT,
+                "https://contoso.pkgs.visualstudio.com/_p?a",
+                "https://patgate.corp:8443/pkgs.dev.azure.com/contoso/_p?a",
+            ),
             (ROOT, "/contoso/web", "/contoso/web"),
             ("pkgs.dev.azure.com", "/contoso/x", "/pkgs.dev.azure.com/contoso/x"),
             // Elsewhere, or not to be read in one way: untouched.
             (ROOT, "https://x.blob.core.windows.net/a?sig=s", "https://x.blob.core.windows.net/a?sig=s"),
             (ROOT, "https://feeds.dev.azure.com/c", "https://feeds.dev.azure.com/c"),
             (ROOT, "https://app.visualstudio.com/x", "https://app.visualstudio.com/x"),
-            (ROOT, "https://a.pkgs.visualstudio.com/x", "https://a.pkgs.visualstudio.com/x"),
+            (ROOT, "https://a.feeds.visualstudio.com/x", "https://a.feeds.visualstudio.com/x"),
+            (ROOT, "https://a.b.pkgs.visualstudio.com/x", "https://a.b.pkgs.visualstudio.com/x"),
             (ROOT, "https://dev.azure.com.evil/x", "https://dev.azure.com.evil/x"),
             (ROOT, "https://dev.azure.com@evil/x", "https://dev.azure.com@evil/x"),
             (ROOT, "https://evil@dev.azure.com/x", "https://evil@dev.azure.com/x"),

@@ -6,7 +6,7 @@
 
 use std::{cell::Cell, pin::pin, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, header::ACCEPT, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header::ACCEPT, uri::PathAndQuery};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 
@@ -30,6 +30,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The most that is read of a probe's answer, in bytes.
 const ANSWER: usize = 256 * 1024;
+
+/// With the value `Suppress`, asks for a plain 401 in place of a sign-in page, as the gate does for clients.
+const NO_SIGN_IN: HeaderName = HeaderName::from_static("x-tfs-fedauthredirect");
 
 impl Trip {
     /// Gives another attempt, with another value of the credential, or a refusal. `renewed`: whether `answer` came
@@ -131,6 +134,7 @@ impl Trip {
         let nothing = Supply::new(None, None, DEADLINE);
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(NO_SIGN_IN, HeaderValue::from_static("Suppress"));
         let request = assemble(armed, host, Method::GET, question, headers, Up::new(&nothing));
         let Answer { response, connection } =
             exchange(connection, request, &nothing, DEADLINE).await.map_err(|failed| failed.fault)?;

@@ -19,9 +19,9 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    body::{Account, Flow, Lease},
     connect::{Connector, Roots},
     exchange::Answer,
+    flow::{Account, Flow, Lease},
     network::Network,
     supply::{Supply, Up},
 };
