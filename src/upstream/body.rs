@@ -46,12 +46,6 @@ impl Body {
         Self(Kind::Full(None))
     }
 
-    /// These bytes.
-    #[must_use]
-    pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self(Kind::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty())))
-    }
-
     /// What Azure DevOps sends. Where there is nothing to come, the request has ended.
     pub(super) fn stream(
         incoming: Incoming,
@@ -62,6 +56,12 @@ impl Body {
     ) -> Self {
         let flow = Flow::new(incoming, lease, supply, idle, outcome);
         if flow.is_finished() { Self::empty() } else { Self(Kind::Stream(Box::new(flow))) }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self(Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 }
 
