@@ -274,7 +274,7 @@ impl House {
                 runtime.block_on(async move {
                     let lane = audit.lane();
                     let vaults = Rc::new(vaults);
-                    let upstream = Upstream::new(roots, Rc::clone(&vaults));
+                    let upstream = Rc::new(Upstream::new(roots, Rc::clone(&vaults)));
                     let parts = Parts { counts: Arc::clone(&counts), vaults, upstream };
                     let pipeline = pipeline::pipeline(&parts);
                     let house = Rc::new(Gatehouse { snapshot, lane, counts, life, audit, pipeline });

@@ -15,6 +15,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Response, StatusCode, header};
 use tower::{Service, ServiceBuilder, layer::layer_fn, util::service_fn};
@@ -111,7 +112,7 @@ pub fn ready(ready: bool) -> Response<Body> {
 }
 
 fn constant(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::full(text.as_bytes()));
+    let mut response = Response::new(Body::from(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response

@@ -66,8 +66,8 @@ pub struct Upstream {
 impl Upstream {
     /// Without any connection. Addresses, CA, proxy and limits are those of each request's configuration.
     #[must_use]
-    pub fn new(roots: Roots, vaults: Rc<Vaults>) -> Rc<Self> {
-        Rc::new(Self { network: Network::new(roots), vaults })
+    pub fn new(roots: Roots, vaults: Rc<Vaults>) -> Self {
+        Self { network: Network::new(roots), vaults }
     }
 }
 

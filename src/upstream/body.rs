@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
@@ -47,12 +47,6 @@ impl Body {
         Self(Kind::Full(Full::default()))
     }
 
-    /// These bytes.
-    #[must_use]
-    pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Full::new(bytes.into()).into()
-    }
-
     /// What Azure DevOps sends. Where there is nothing to come, the request has ended.
     pub(super) fn stream(
         incoming: Incoming,
@@ -63,6 +57,12 @@ impl Body {
     ) -> Self {
         let flow = Flow::new(incoming, lease, supply, idle, outcome);
         if flow.is_finished() { Self::empty() } else { Self(Kind::Stream(Box::new(flow))) }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Full::new(bytes).into()
     }
 }
 

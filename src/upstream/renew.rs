@@ -31,6 +31,10 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The most that is read of a probe's answer, in bytes.
 const ANSWER: usize = 256 * 1024;
 
+/// The most that is read of an answer that no client gets, in bytes, and the time that may take.
+const DISMISSED: usize = 64 * 1024;
+const DISMISSAL: Duration = Duration::from_secs(1);
+
 /// With the value `Suppress`, asks for a plain 401 in place of a sign-in page, as the gate does for clients.
 const NO_SIGN_IN: HeaderName = HeaderName::from_static("x-tfs-fedauthredirect");
 
@@ -49,8 +53,7 @@ impl Trip {
     ) -> Result<Armed, Box<Refused>> {
         let status = Some(answer.response.status());
         let echoed = answer.response.headers().values().any(|value| armed.occurs_in(value.as_bytes()));
-        // Its body is of no use, and may hold anything.
-        drop(answer);
+        self.dismiss(answer).await;
         let recorded = armed.recorded();
         let credential = Arc::clone(recorded.credential());
         let question = question(recorded.known().vetted.outgoing.target.organization());
@@ -76,6 +79,22 @@ impl Trip {
             return self.arm_again(spent, "retry", None).await;
         }
         self.refuse(spent, Fault::new(Refusal::CredentialRejected, reason), status)
+    }
+
+    /// Puts an answer away that no client gets. Its body is read so that the connection can serve again: else a
+    /// client could make patgate open one for each request that the credential's scopes do not allow.
+    async fn dismiss(&self, answer: Answer) {
+        let Answer { response, connection } = answer;
+        let mut body = Limited::new(response.into_body(), DISMISSED);
+        let read = timeout(DISMISSAL, async {
+            while let Some(frame) = body.frame().await {
+                frame.ok()?;
+            }
+            Some(())
+        });
+        if read.await.is_ok_and(|read| read.is_some()) && self.supply.is_whole() {
+            self.upstream.network.pool.give_back(connection);
+        }
     }
 
     /// Whether the credential is alive, by one probe at most a minute: this request's own, or another's.

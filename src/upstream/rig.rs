@@ -90,6 +90,7 @@ impl Rig {
     /// The next connection, TLS and all.
     pub(super) async fn accept(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let (stream, _) = self.listener.accept().await?;
+        stream.set_nodelay(true)?;
         self.acceptor.accept(stream).await
     }
 }

@@ -190,11 +190,8 @@ fn an_unwritable_audit_folder_is_named() {
 #[test]
 fn a_new_process_takes_over_and_no_connection_is_lost() {
     let count: u64 = std::env::var("PATGATE_TEST_CONNECTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000);
-    let mut proxy = setup().limits("drain-delay = \"1s\"").start();
+    let mut proxy = setup().drain_delay("1s").start();
     proxy.stop();
-    // `drain-delay` stands twice now; the later one is what this test is about.
-    let config = fs::read_to_string(proxy.config()).unwrap().replacen("drain-delay = \"0s\"\n", "", 1);
-    fs::write(proxy.config(), config).unwrap();
     let listener = TcpListener::bind(proxy.address).unwrap();
     let activated = |proxy: &crate::support::TestProxy| {
         let log = fs::OpenOptions::new().append(true).open(proxy.path("patgate.log")).unwrap();

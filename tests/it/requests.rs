@@ -11,7 +11,7 @@ fn cases() -> Vec<(&'static str, String, &'static str)> {
         format!("GET /contoso/_apis/projects HTTP/1.1\r\n{host}{header}\r\nConnection: close\r\n\r\n")
     };
     vec![
-        ("authority in the target", get("@evil.example/contoso"), "path-ambiguous"),
+        ("authority in the target", get("@evil.example/contoso"), "head-malformed"),
         ("two slashes", get("//evil.example/a"), "path-ambiguous"),
         ("absolute form", get("http://evil.example/contoso/_apis/projects"), "path-ambiguous"),
         ("dot segments", get("/contoso/_apis/../projects"), "path-ambiguous"),

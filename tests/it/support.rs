@@ -32,6 +32,7 @@ pub struct Setup {
     tls: bool,
     durability: &'static str,
     limits: String,
+    drain_delay: &'static str,
     audit: Option<PathBuf>,
 }
 
@@ -70,6 +71,7 @@ pub fn setup() -> Setup {
         tls: false,
         durability: "disk",
         limits: String::new(),
+        drain_delay: "0s",
         audit: None,
     }
 }
@@ -94,6 +96,11 @@ impl Setup {
     pub fn limits(mut self, limits: &str) -> Self {
         self.limits.push_str(limits);
         self.limits.push('\n');
+        self
+    }
+
+    pub fn drain_delay(mut self, delay: &'static str) -> Self {
+        self.drain_delay = delay;
         self
     }
 
@@ -151,7 +158,7 @@ impl Setup {
         admin: SocketAddr,
         audit: &Path,
     ) -> String {
-        let Self { rules, extra, durability, limits, .. } = self;
+        let Self { rules, extra, durability, limits, drain_delay, .. } = self;
         let (scheme, certificate) = if self.tls {
             ("https", "certificate = \"server.pem\"\nkey = \"server.key\"\nhttp2 = true\n")
         } else {
@@ -174,7 +181,7 @@ durability = "{durability}"
 reserve = "1MiB"
 
 [limits]
-drain-delay = "0s"
+drain-delay = "{drain_delay}"
 {limits}
 [upstream]
 addresses = {{ "dev.azure.com" = "{upstream}" }}
@@ -447,6 +454,8 @@ pub fn write_private(path: &Path, text: &str) {
 /// An authority and a certificate for localhost, in `folder`.
 pub fn certificate(folder: &Path) {
     let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    // Of another name than the leaf, or that would look like its own issuer.
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "the tests' authority");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let authority_certificate = authority.self_signed(&authority_key).unwrap();
