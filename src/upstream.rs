@@ -20,6 +20,8 @@ mod exchange;
 mod fault;
 mod flow;
 mod idle;
+#[cfg(test)]
+mod journey;
 mod location;
 mod network;
 mod pool;
