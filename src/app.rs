@@ -1,6 +1,39 @@
 //! From a configuration to running parts: the only wiring.
+//!
+//! One thread a worker, each with a runtime, listening sockets, a pipeline and upstream
+//! connections of its own; the audit's writer; and the calling thread, which becomes the control
+//! thread: signals, reload, vaults, health and metrics.
 
-use crate::{client, config::Config, policy::Policy};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    runtime::LocalOptions,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    audit::{self, Audit, Event},
+    client,
+    config::{Config, Problems, file},
+    limits::Counts,
+    listener::{self, Gatehouse, Life, sockets},
+    pipeline::{self, Parts},
+    policy::Policy,
+    upstream::{Roots, Upstream},
+    vault::Vaults,
+};
+
+mod reload;
 
 /// One configuration, compiled: what one request sees from start to end.
 #[derive(Debug)]
@@ -13,4 +46,339 @@ pub struct Snapshot {
     pub policy: Policy,
     /// Counts reloads, from 1.
     pub generation: u64,
+    /// The first eight bytes of the configuration's hash in hex, as the audit has it.
+    pub label: Arc<str>,
+}
+
+impl Snapshot {
+    /// Reads a configuration, compiles it, and runs its `[[expect]]`s.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn read(path: &Path, generation: u64) -> Result<Self, Problems> {
+        Self::new(file::read(path)?, generation)
+    }
+
+    fn new(config: Config, generation: u64) -> Result<Self, Problems> {
+        let clients = client::Table::new(&config.clients);
+        let policy = Policy::new(&config);
+        let failed = crate::policy::expect::run(&config.expects, &policy, &clients);
+        if !failed.is_empty() {
+            return Err(Problems(failed));
+        }
+        let label = hex(config.hash.first_chunk::<8>().unwrap_or(&[0; 8]));
+        Ok(Self { config, clients, policy, generation, label })
+    }
+}
+
+fn hex(bytes: &[u8]) -> Arc<str> {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+        .into()
+}
+
+/// Why patgate did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// The environment would choose where secrets go.
+    #[error("{}", .0.join("\n"))]
+    Environment(Vec<String>),
+    /// A vault can't be set up.
+    #[error("{0}")]
+    Vault(String),
+    /// An address can't be listened on.
+    #[error("{0}")]
+    Bind(#[from] sockets::BindError),
+    /// The audit can't be opened.
+    #[error("{0}")]
+    Audit(#[from] audit::OpenError),
+    /// The first record can't be written.
+    #[error("{0}")]
+    Unrecorded(#[from] audit::Unavailable),
+    /// The system refuses a thread, a signal handler, a runtime.
+    #[error("the system refuses what patgate needs: {0}")]
+    System(#[from] io::Error),
+}
+
+impl StartError {
+    /// The exit code, after `sysexits.h`; documented in the README.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Environment(_) | Self::Vault(_) => 78,
+            Self::Bind(_) => 69,
+            Self::Audit(audit::OpenError::InUse(..)) => 75,
+            Self::Audit(audit::OpenError::Altered(..)) => 65,
+            Self::Audit(_) | Self::Unrecorded(_) => 73,
+            Self::System(_) => 71,
+        }
+    }
+}
+
+/// Runs until told to stop, and has ended every request, or run out of patience, when it returns.
+///
+/// # Errors
+/// When it could not start; nothing is bound then.
+pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
+    let environment = crate::config::environment_problems(std::env::vars_os());
+    if !environment.is_empty() {
+        return Err(StartError::Environment(environment));
+    }
+    let snapshot = Snapshot::read(path, 1)?;
+    for warning in &snapshot.config.warnings {
+        tracing::warn!("{warning}");
+    }
+    keep_to_ourselves();
+    let inherited = sockets::Inherited::take()?;
+    let workers = snapshot.config.workers.get();
+    let addresses: Vec<_> = snapshot.config.listeners.iter().map(|listen| listen.address).collect();
+    let overlap = !inherited.is_empty();
+    let bound = sockets::bind(&addresses, workers, inherited)?;
+    let admin = snapshot.config.admin.as_ref().map(|admin| (admin.address, std::net::TcpListener::bind(admin.address)));
+    let admin = match admin {
+        Some((_, Ok(socket))) => Some(socket),
+        Some((address, Err(error))) if error.kind() == io::ErrorKind::AddrInUse && overlap => {
+            tracing::warn!(%address, "the admin address is still another process's; going on without");
+            None
+        }
+        Some((address, Err(error))) if error.kind() == io::ErrorKind::AddrInUse => {
+            return Err(sockets::BindError::Taken(address).into());
+        }
+        Some((address, Err(error))) => return Err(sockets::BindError::Io(address, error).into()),
+        None => None,
+    };
+    let audit = Audit::open(&snapshot.config.audit, overlap)?;
+
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let vaults = Vaults::open(&snapshot.config, audit.clone(), control.handle().clone())
+        .map_err(StartError::Vault)?;
+    let house = House {
+        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+        audit,
+        vaults,
+        counts: Arc::default(),
+        life: watch::Sender::new(Life::Serving),
+    };
+    let listening: Vec<_> = bound.iter().map(|bound| bound.address).collect();
+    let ended = control.block_on(house.live(bound, admin, || started(&listening)));
+    house.audit.close(Duration::from_secs(5));
+    ended
+}
+
+/// No core dumps, no debugger of another user's: both would hold secrets.
+fn keep_to_ourselves() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if setrlimit(Resource::Core, none).is_err()
+        || set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err()
+    {
+        tracing::warn!("core dumps could not be switched off");
+    }
+}
+
+/// What all threads share.
+struct House {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    audit: Audit,
+    vaults: Vaults,
+    counts: Arc<Counts>,
+    life: watch::Sender<Life>,
+}
+
+impl House {
+    /// The control thread's part.
+    async fn live(
+        &self,
+        bound: Vec<sockets::Bound>,
+        admin: Option<std::net::TcpListener>,
+        started: impl FnOnce(),
+    ) -> Result<(), StartError> {
+        let mut signals = Signals::new()?;
+        let (label, listeners) = {
+            let snapshot = self.snapshot.load();
+            (Arc::clone(&snapshot.label), bound.iter().map(|bound| bound.address.to_string()).collect())
+        };
+        self.audit
+            .event(Event::Start { version: env!("CARGO_PKG_VERSION"), policy: label, listeners })
+            .await?;
+        let workers = self.hire(bound)?;
+        if let Some(socket) = admin {
+            self.open_admin(socket)?;
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        started();
+
+        let reason = self.serve_until_told(&mut signals).await;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        let (delay, drain) = {
+            let limits = &self.snapshot.load().config.limits;
+            (limits.drain_delay, limits.drain)
+        };
+        tracing::info!(reason, "stopping: new connections are taken for {delay:?} more");
+        self.life.send_replace(Life::Leaving);
+        signals.or_wait(delay).await;
+        self.life.send_replace(Life::Draining);
+        let all_gone = tokio::task::spawn_blocking(move || {
+            for worker in workers {
+                let _ = worker.join();
+            }
+        });
+        tokio::pin!(all_gone);
+        tokio::select! {
+            _ = &mut all_gone => {}
+            () = signals.or_wait(drain) => {
+                tracing::warn!("cutting what is still under way");
+                self.life.send_replace(Life::Over);
+                let _ = all_gone.await;
+            }
+        }
+        self.audit.event(Event::Stop { reason }).await?;
+        Ok(())
+    }
+
+    /// Starts the workers.
+    fn hire(&self, bound: Vec<sockets::Bound>) -> io::Result<Vec<JoinHandle<()>>> {
+        let count = bound.first().map_or(0, |bound| bound.sockets.len());
+        let mut sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+        for (index, address) in bound.into_iter().enumerate() {
+            for (worker, socket) in sockets.iter_mut().zip(address.sockets) {
+                worker.push((index, socket, address.shared));
+            }
+        }
+        let roots = Roots::load();
+        let mut workers = Vec::with_capacity(count);
+        for (number, sockets) in sockets.into_iter().enumerate() {
+            let (snapshot, audit, vaults) =
+                (Arc::clone(&self.snapshot), self.audit.clone(), self.vaults.clone());
+            let (counts, life) = (Arc::clone(&self.counts), self.life.subscribe());
+            let roots = roots.clone();
+            let runtime = move || {
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .event_interval(31)
+                    .build_local(LocalOptions::default())
+            };
+            let work = move || {
+                let runtime = match runtime() {
+                    Ok(runtime) => runtime,
+                    Err(error) => return tracing::error!(%error, "a worker could not start"),
+                };
+                runtime.block_on(async move {
+                    let lane = audit.lane();
+                    let vaults = Rc::new(vaults);
+                    let upstream = Rc::new(Upstream::new(roots, Rc::clone(&vaults)));
+                    let parts = Parts { counts: Arc::clone(&counts), vaults, upstream };
+                    let pipeline = pipeline::pipeline(&parts);
+                    let house = Rc::new(Gatehouse { snapshot, lane, counts, life, audit, pipeline });
+                    let listening = sockets.into_iter().filter_map(|(index, socket, shared)| {
+                        let socket = tokio::net::TcpListener::from_std(socket).ok()?;
+                        Some(listener::serve(socket, shared, index, Rc::clone(&house)))
+                    });
+                    futures_util::future::join_all(listening).await;
+                });
+            };
+            workers.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
+        }
+        Ok(workers)
+    }
+
+    fn open_admin(&self, socket: std::net::TcpListener) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let _socket = tokio::net::TcpListener::from_std(socket)?;
+        Ok(())
+    }
+
+    /// Serves, and reloads when asked or when a file has changed. Returns why it is to stop.
+    async fn serve_until_told(&self, signals: &mut Signals) -> &'static str {
+        let mut watched = reload::Watched::new(&self.snapshot.load().config);
+        let mut look = tokio::time::interval(Duration::from_secs(2));
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::Stop(reason) => return reason,
+                    Told::Reload => self.reload(&mut watched).await,
+                },
+                _ = look.tick() => {
+                    if watched.has_changed() {
+                        self.reload(&mut watched).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the configuration again: all of it is right and takes over, or nothing changes.
+    async fn reload(&self, watched: &mut reload::Watched) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+        let old = self.snapshot.load_full();
+        let generation = old.generation + 1;
+        let event = match reload::attempt(&old, &self.vaults) {
+            Ok(snapshot) => {
+                let policy = Arc::clone(&snapshot.label);
+                *watched = reload::Watched::new(&snapshot.config);
+                tracing::info!(generation, policy = &*policy, "a new configuration is in force");
+                self.snapshot.store(Arc::new(snapshot));
+                Event::Configured { policy, generation }
+            }
+            Err(problems) => {
+                for problem in &problems {
+                    tracing::error!("not reloaded: {problem}");
+                }
+                Event::ConfigurationRefused {
+                    problems: problems.len(),
+                    first: problems.into_iter().next().unwrap_or_default(),
+                }
+            }
+        };
+        if let Err(error) = self.audit.event(event).await {
+            tracing::error!(%error, "a reload could not be recorded");
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+}
+
+/// The signals that patgate listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+/// What a signal says.
+enum Told {
+    Stop(&'static str),
+    Reload,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Told::Reload,
+        }
+    }
+
+    /// Waits for `time`, or for one more signal to stop.
+    async fn or_wait(&mut self, time: Duration) {
+        let again = async { while matches!(self.next().await, Told::Reload) {} };
+        let _ = tokio::time::timeout(time, again).await;
+    }
 }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::{
     client::Known,
     config::Credential,
-    limits::{Rationed, Share},
+    limits::{Rationed, Shares},
     refusal::{Refusal, Refused},
 };
 
@@ -301,7 +301,7 @@ pub struct Unavailable(pub Arc<str>);
 pub struct Recorded {
     known: Known,
     credential: Arc<Credential>,
-    share: Share,
+    shares: Shares,
 }
 
 impl Recorded {
@@ -329,8 +329,8 @@ pub struct Spent(Recorded);
 
 impl Spent {
     /// Takes it apart, to end it.
-    pub(crate) fn into_parts(self) -> (Known, Arc<Credential>, Share) {
-        (self.0.known, self.0.credential, self.0.share)
+    pub(crate) fn into_parts(self) -> (Known, Arc<Credential>, Shares) {
+        (self.0.known, self.0.credential, self.0.shares)
     }
 }
 
@@ -339,12 +339,12 @@ impl Spent {
 /// # Errors
 /// `audit-unavailable`
 pub async fn intend(_state: (), rationed: Rationed) -> Result<Recorded, Box<Refused>> {
-    let (mut known, rule, credential, share) = rationed.into_parts();
+    let (mut known, rule, credential, shares) = rationed.into_parts();
     let entry = &mut known.vetted.passage.entry;
     entry.facts_mut().rule = Some(rule);
     entry.facts_mut().credential = Some(Arc::clone(&credential.name));
     match entry.intend(None, None).await {
-        Ok(()) => Ok(Recorded { known, credential, share }),
+        Ok(()) => Ok(Recorded { known, credential, shares }),
         Err(why) => Err(unrecorded(known, &why)),
     }
 }

@@ -3,6 +3,14 @@
 //! `config/file.rs` reads what was typed and collects *every* problem with its place;
 //! what it yields is a [`Config`], in which names resolve, paths are absolute, files were readable
 //! and numbers are in range. Nothing below checks them again.
+//!
+//! What comes in: a path. What goes out: a [`Config`], or [`Problems`]. It must never hold a secret, show a value
+//! that may be one, or stop at the first problem.
+//!
+//! # Adding a key
+//! A field of its struct here; one line in the file that reads its section, which makes the key known there; its
+//! line in `config/full.toml`; a fixture with its wrong values in `tests/fixtures/config/bad`; and, if only a new
+//! process takes it over, a line in [`unreloadable`].
 
 use std::{
     collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
@@ -12,9 +20,29 @@ use ipnet::IpNet;
 
 use crate::{gate::ActionPattern, policy::Pattern};
 
+mod change;
+mod clients;
+mod disk;
+mod environment;
+mod expects;
 pub mod file;
+#[cfg(test)]
+mod fixtures;
+mod include;
+mod network;
+mod notes;
+mod parse;
 pub mod problem;
+mod rules;
+mod sections;
+mod suggest;
+mod text;
+mod tls;
+mod units;
+mod vaults;
 
+pub use change::unreloadable;
+pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};
 
 /// One whole configuration: the main file and all that it includes.

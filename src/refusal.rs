@@ -106,6 +106,8 @@ macro_rules! refusals {
 refusals! {
     /// The head of the request is not HTTP, or is larger than patgate reads (32 KiB, 64 fields, a target of 8 KiB).
     HeadMalformed = "head-malformed", BAD_REQUEST, Client, "the request's head can't be read";
+    /// The TLS handshake failed, or took longer than `[limits] handshake`. There is no answer; the connection is closed.
+    TlsFailed = "tls-failed", BAD_REQUEST, Client, "the TLS handshake failed";
     /// The head did not arrive within `[limits] head`.
     HeadTimeout = "head-timeout", REQUEST_TIMEOUT, Client, "the request's head did not arrive in time";
     /// The method is not one that Azure DevOps' interface uses.

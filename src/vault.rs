@@ -5,26 +5,49 @@
 //!
 //! # Adding a secret source
 //! One file in `vault/` that implements [`SecretSource`]; a variant of [`crate::config::Vault`];
-//! an arm in [`open`]; one line in the contract test.
+//! an arm in [`source`]; one line in the contract test.
 
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use http::HeaderMap;
 use secrecy::SecretString;
 
 use crate::{
     audit::{Recorded, Spent},
-    client::Known,
-    config::{Config, Credential},
-    limits::Share,
-    refusal::Refused,
+    config::{self, Config, Credential},
+    refusal::{Refusal, Refused},
 };
+
+mod backoff;
+mod cache;
+#[cfg(test)]
+mod contract;
+pub mod environment;
+pub mod file;
+pub mod pat;
+mod private;
+mod probe;
+pub mod sealed;
+mod slot;
+pub(crate) mod trial;
+
+pub use pat::{FingerprintKey, Pat};
+pub(crate) use private::without_line_end;
+
+use cache::{Cache, Place, Withheld};
 
 /// What a vault gave.
 pub struct Fetched {
     /// The secret.
     pub value: SecretString,
-    /// What the vault calls this version of it, if it has versions; else a keyed fingerprint.
+    /// What the vault calls this version of it, if it has versions; else a keyed fingerprint takes its place.
     pub version: Option<Arc<str>>,
 }
 
@@ -51,15 +74,57 @@ pub trait SecretSource: Send + Sync {
     fn fetch<'a>(&'a self, secret: &'a str) -> Fetch<'a>;
 }
 
-/// A token, ready to be sent. No `Display`, no `Serialize`, zeroised on drop.
-pub struct Pat {/* … */}
+/// Opens one vault.
+///
+/// # Errors
+/// What can't even be set up (a key that can't be read), as a sentence.
+pub fn source(vault: &config::Vault) -> Result<Arc<dyn SecretSource>, String> {
+    Ok(match vault {
+        config::Vault::Sealed { path, key, .. } => {
+            Arc::new(sealed::Sealed::open(path, key).map_err(|error| error.to_string())?)
+        }
+        config::Vault::Environment { .. } => Arc::new(environment::Environment::new()),
+        config::Vault::File { .. } => Arc::new(file::File::new()),
+    })
+}
+
+/// Reads a secret and takes it for a token.
+///
+/// # Errors
+/// See [`VaultError`].
+pub(crate) async fn fetch_pat(
+    source: &dyn SecretSource,
+    secret: &str,
+    key: &FingerprintKey,
+) -> Result<(Pat, Option<Arc<str>>), VaultError> {
+    let Fetched { value, version } = source.fetch(secret).await?;
+    let pat = Pat::new(value, key).map_err(|why| VaultError::Unusable(why.to_string().into()))?;
+    Ok((pat, version))
+}
+
+/// A vault as it was configured, and what reads it.
+struct Opened {
+    vault: config::Vault,
+    source: Arc<dyn SecretSource>,
+}
 
 /// The vaults, and the cache before them: `Clone + Send + Sync`.
 #[derive(Clone)]
-pub struct Vaults {/* … */}
+pub struct Vaults {
+    cache: Arc<Cache>,
+    /// For the next configuration alone; no request comes here.
+    opened: Arc<Mutex<BTreeMap<Arc<str>, Opened>>>,
+}
+
+impl fmt::Debug for Vaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vaults").field("health", &self.health()).finish()
+    }
+}
 
 impl Vaults {
-    /// Opens every vault of a configuration. Loads run as tasks of `control`, the control thread's runtime.
+    /// Opens every vault of a configuration, and begins to read every credential. Loads run as tasks of
+    /// `control`, the control thread's runtime.
     ///
     /// # Errors
     /// A vault that can't even be set up (key file unreadable, …), as a sentence with its name.
@@ -68,39 +133,100 @@ impl Vaults {
         audit: crate::audit::Audit,
         control: tokio::runtime::Handle,
     ) -> Result<Self, String> {
-        todo!()
+        let cache = Cache::new(control, Box::new(audit), FingerprintKey::random()?);
+        let vaults = Self { cache, opened: Arc::default() };
+        vaults.reconfigure(config)?;
+        Ok(vaults)
     }
-    /// Takes over another configuration; values of credentials that did not change are kept.
+
+    /// Takes over another configuration; values of credentials that did not change are kept. Nothing changes
+    /// where it fails. Call it right before the snapshot with the same configuration is put in force: a request
+    /// that was decided on before, by a credential that changed, is refused with `vault-unavailable`.
     ///
     /// # Errors
     /// As [`Vaults::open`].
     pub fn reconfigure(&self, config: &Config) -> Result<(), String> {
-        todo!()
+        self.place(&config.vaults, &config.credentials)
     }
+
+    fn place(
+        &self,
+        vaults: &BTreeMap<Arc<str>, config::Vault>,
+        credentials: &BTreeMap<Arc<str>, Arc<Credential>>,
+    ) -> Result<(), String> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = BTreeMap::new();
+        for (name, vault) in vaults {
+            let source = match opened.get(name).filter(|before| is_same(&before.vault, vault)) {
+                Some(before) => Arc::clone(&before.source),
+                None => source(vault).map_err(|why| format!("vault {name}: {why}"))?,
+            };
+            new.insert(Arc::clone(name), Opened { vault: vault.clone(), source });
+        }
+        let mut places = Vec::with_capacity(credentials.len());
+        for credential in credentials.values() {
+            let Opened { vault, source } = new.get(&credential.vault).ok_or_else(|| {
+                format!("credential {}: there is no vault {}", credential.name, credential.vault)
+            })?;
+            let (credential, source) = (Arc::clone(credential), Arc::clone(source));
+            places.push(Place { credential, source, lifetime: vault.lifetime() });
+        }
+        self.cache.place(places);
+        *opened = new;
+        Ok(())
+    }
+
     /// Azure DevOps refused `used`: read the vault again, once. `true` if there is another value now, so that a
     /// retry makes sense; `false` marks the credential rejected until the vault gives another value
     /// (looked for with back-off), and `arm` refuses with `credential-rejected` meanwhile.
     pub async fn rejected(&self, credential: &Credential, used: &Arc<Pat>, reason: &str) -> bool {
-        todo!()
+        self.cache.rejected(credential, used, reason).await
     }
+
     /// Runs `probe` unless one ran for this credential and value within the last minute; callers meanwhile share its
-    /// answer (single-flight). `true`: the credential is good.
+    /// answer (single-flight). `true`: the credential is good, or nothing is proved against it.
     pub async fn probe_once<F: Future<Output = bool>>(
         &self,
         credential: &Credential,
         used: &Arc<Pat>,
         probe: F,
     ) -> bool {
-        todo!()
+        self.cache.probe_once(credential, used, probe).await
     }
-    /// The health of every credential: name, `valid` | `stale` | `rejected` | `unreachable` | `unused`.
+
+    /// The health of every credential, by name: `valid` | `stale` (kept past its time, for the vault is silent) |
+    /// `rejected` (by Azure DevOps) | `unreachable` (its vault) | `missing` (says the vault, or it is no token) |
+    /// `unused` (not read yet).
     #[must_use]
     pub fn health(&self) -> Vec<(Arc<str>, &'static str)> {
-        todo!()
+        self.cache.health()
     }
 }
 
+/// Whether two configurations of a vault mean the same in every detail.
+fn is_same(one: &config::Vault, other: &config::Vault) -> bool {
+    use config::{SealedKey, Vault};
+    let (a, b) = (one.lifetime(), other.lifetime());
+    let lifetime = a.refresh == b.refresh && a.stale_for == b.stale_for && a.deadline == b.deadline;
+    lifetime
+        && match (one, other) {
+            (Vault::Environment { .. }, Vault::Environment { .. })
+            | (Vault::File { .. }, Vault::File { .. }) => true,
+            (Vault::Sealed { path: a, key: ka, .. }, Vault::Sealed { path: b, key: kb, .. }) => {
+                a == b
+                    && match (ka, kb) {
+                        (SealedKey::File(a), SealedKey::File(b))
+                        | (SealedKey::Passphrase(a), SealedKey::Passphrase(b)) => a == b,
+                        (SealedKey::Systemd(a), SealedKey::Systemd(b)) => a == b,
+                        _ => false,
+                    }
+            }
+            _ => false,
+        }
+}
+
 /// A request with its secret, on its way out.
+#[derive(Debug)]
 pub struct Armed {
     recorded: Recorded,
     pat: Arc<Pat>,
@@ -109,11 +235,11 @@ pub struct Armed {
 impl Armed {
     /// Strips any `Authorization` and sets ours. Marked sensitive.
     pub(crate) fn authorize(&self, headers: &mut HeaderMap) {
-        todo!()
+        self.pat.authorize(headers);
     }
     /// Whether these bytes hold the token, raw or as sent (for answers that echo it).
     pub(crate) fn occurs_in(&self, bytes: &[u8]) -> bool {
-        todo!()
+        self.pat.occurs_in(bytes)
     }
     /// The request.
     pub(crate) fn recorded(&self) -> &Recorded {
@@ -124,7 +250,7 @@ impl Armed {
         &mut self.recorded
     }
     /// Puts the secret away after an attempt. The returned handle names the value that was used, for
-    /// [`Vaults::rejected`] and [`Vaults::refetch`].
+    /// [`Vaults::rejected`] and [`Vaults::probe_once`].
     pub(crate) fn disarm(self) -> (Spent, Arc<Pat>) {
         (self.recorded.spend(), self.pat)
     }
@@ -134,6 +260,141 @@ impl Armed {
 ///
 /// # Errors
 /// `vault-unavailable`, `credential-missing`, `credential-rejected`, `credential-elsewhere`
-pub async fn arm(vaults: Rc<Vaults>, recorded: Recorded) -> Result<Armed, Box<Refused>> {
-    todo!()
+pub async fn arm(vaults: Rc<Vaults>, mut recorded: Recorded) -> Result<Armed, Box<Refused>> {
+    let credential = Arc::clone(recorded.credential());
+    // Policy has asked this already; a secret that goes astray can't be called back.
+    if !may_go_to(&credential, recorded.known().vetted.outgoing.target.organization()) {
+        return Err(refuse(recorded, Refusal::CredentialElsewhere, None));
+    }
+    match vaults.cache.take(&credential).await {
+        Ok(held) => {
+            let facts = recorded.known_mut().vetted.passage.entry.facts_mut();
+            facts.credential_version = Some(Arc::clone(&held.version));
+            facts.fingerprint = Some(Arc::clone(held.pat.fingerprint()));
+            Ok(Armed { recorded, pat: Arc::clone(&held.pat) })
+        }
+        Err(withheld) => {
+            let (why, detail) = match withheld {
+                Withheld::Unavailable(detail) => (Refusal::VaultUnavailable, detail),
+                Withheld::Missing(detail) => (Refusal::CredentialMissing, detail),
+                Withheld::Rejected(detail) => (Refusal::CredentialRejected, detail),
+            };
+            Err(refuse(recorded, why, Some(&detail)))
+        }
+    }
+}
+
+fn may_go_to(credential: &Credential, organization: &str) -> bool {
+    credential.organizations.iter().any(|own| own.eq_ignore_ascii_case(organization))
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "a refusal is boxed from its making on")]
+fn refuse(recorded: Recorded, why: Refusal, detail: Option<&str>) -> Box<Refused> {
+    let (known, _, _) = recorded.spend().into_parts();
+    let mut vetted = *known.vetted;
+    let mut entry = vetted.passage.entry;
+    if let Some(detail) = detail {
+        entry.facts_mut().detail = Some(detail.into());
+    }
+    Refused::new(why, vetted.wire, vetted.outgoing.body.take(), entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use config::{Lifetime, SealedKey, Vault};
+
+    use super::*;
+    use crate::vault::cache::Record;
+
+    struct NoRecord;
+
+    impl Record for NoRecord {
+        fn record(
+            &self,
+            _: crate::audit::Event,
+        ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    fn credential(name: &str, secret: &Path) -> Arc<Credential> {
+        Arc::new(Credential {
+            name: name.into(),
+            vault: "local".into(),
+            secret: secret.to_str().unwrap().into(),
+            organizations: vec!["contoso".into(), "fabrikam".into()],
+            owner: None,
+            expires: None,
+        })
+    }
+
+    #[test]
+    fn a_credential_goes_to_its_own_organizations_alone() {
+        let credential = credential("web", Path::new("x"));
+        for (organization, may) in [
+            ("contoso", true),
+            ("Contoso", true),
+            ("fabrikam", true),
+            ("contoso2", false),
+            ("contos", false),
+            ("", false),
+        ] {
+            assert_eq!(may_go_to(&credential, organization), may, "{organization}");
+        }
+    }
+
+    #[test]
+    fn vaults_are_the_same_only_in_every_detail() {
+        let lifetime = Lifetime::default();
+        let shorter = Lifetime { refresh: Duration::from_secs(1), ..lifetime };
+        let sealed = |path: &str, key| Vault::Sealed { path: path.into(), key, lifetime };
+        let all = [
+            Vault::Environment { lifetime },
+            Vault::File { lifetime },
+            Vault::File { lifetime: shorter },
+            sealed("a", SealedKey::File("k".into())),
+            sealed("b", SealedKey::File("k".into())),
+            sealed("a", SealedKey::File("l".into())),
+            sealed("a", SealedKey::Passphrase("k".into())),
+            sealed("a", SealedKey::Systemd("k".into())),
+        ];
+        for (n, one) in all.iter().enumerate() {
+            for (m, other) in all.iter().enumerate() {
+                assert_eq!(is_same(one, other), n == m, "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_cannot_be_opened_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("pat");
+        std::fs::write(&secret, "token-one\n").unwrap();
+        rustix::fs::chmod(&secret, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        let key = FingerprintKey::new(&[1; 32]);
+        let cache = Cache::new(tokio::runtime::Handle::current(), Box::new(NoRecord), key);
+        let vaults = Vaults { cache, opened: Arc::default() };
+
+        let lifetime = Lifetime::default();
+        let web = credential("web", &secret);
+        let credentials = BTreeMap::from([(Arc::clone(&web.name), Arc::clone(&web))]);
+        let files = BTreeMap::from([("local".into(), Vault::File { lifetime })]);
+        vaults.place(&files, &credentials).unwrap();
+        let held = vaults.cache.take(&web).await.unwrap();
+        assert!(held.pat.occurs_in(b"token-one"));
+
+        let key = SealedKey::File(folder.path().join("none.key"));
+        let path = folder.path().join("vault.age");
+        let broken = BTreeMap::from([("local".into(), Vault::Sealed { path, key, lifetime })]);
+        let why = vaults.place(&broken, &credentials).unwrap_err();
+        assert!(why.starts_with("vault local: ") && why.contains("none.key"), "{why}");
+        assert!(vaults.place(&BTreeMap::new(), &credentials).unwrap_err().contains("no vault local"));
+
+        std::fs::remove_file(&secret).unwrap();
+        vaults.place(&files, &credentials).unwrap();
+        assert!(vaults.cache.take(&web).await.is_ok(), "what did not change is not read again");
+        assert_eq!(vaults.health(), [("web".into(), "valid")]);
+    }
 }

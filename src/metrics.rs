@@ -1,0 +1,347 @@
+//! The numbers that `/metrics` shows.
+//!
+//! Every counter that a request touches is looked up once, at the start, and lies in a field or in
+//! an array by reason: on a request's way there is no lock and no search. Labels come from the
+//! code or from the configuration, never from a request, so the number of series is bounded.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::text,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+use crate::{audit::Ending, refusal::Refusal};
+
+pub mod histogram;
+
+use histogram::Histogram;
+
+/// The health of a credential, as [`crate::vault::Vaults::health`] names it.
+pub const HEALTH: [&str; 5] = ["valid", "stale", "rejected", "unreachable", "unused"];
+
+/// All numbers of one process. `Send + Sync`: made once, shared by an `Arc`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    complete: Counter,
+    client_gone: Counter,
+    upstream_gone: Counter,
+    panic: Counter,
+    refused: Counter,
+    /// By `Refusal as usize`.
+    refusals: Box<[Counter]>,
+    bytes_up: Counter,
+    bytes_down: Counter,
+    connections: Gauge,
+    accepted: Counter,
+    in_flight: Gauge,
+    own_time: Histogram,
+    audit_records: Counter,
+    audit_batches: Counter,
+    audit_failures: Counter,
+    audit_available: Gauge,
+    credentials: Family<Vec<(&'static str, String)>, Gauge>,
+    generation: Gauge,
+    reloads: Counter,
+    reloads_refused: Counter,
+}
+
+impl Metrics {
+    /// All at zero. `version` is patgate's.
+    #[must_use]
+    pub fn new(version: &'static str) -> Self {
+        let mut registry = Registry::with_prefix("patgate");
+        let r = &mut registry;
+
+        let requests = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        r.register("requests", "Requests that ended, by outcome", requests.clone());
+        let outcome = |outcome| requests.get_or_create_owned(&vec![("outcome", outcome)]);
+
+        let reasons = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        r.register("refusals", "Requests that were refused, by code and by who must act", reasons.clone());
+        let refusal = |why: &Refusal| {
+            reasons.get_or_create_owned(&vec![("code", why.code()), ("blame", why.blame().as_str())])
+        };
+
+        let bytes = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        r.register_with_unit(
+            "body",
+            "Bytes of bodies, up to Azure DevOps and down to clients",
+            Unit::Bytes,
+            bytes.clone(),
+        );
+        let direction = |direction| bytes.get_or_create_owned(&vec![("direction", direction)]);
+
+        let reloads = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        r.register("reloads", "Configurations that were read while running, by result", reloads.clone());
+        let result = |result| reloads.get_or_create_owned(&vec![("result", result)]);
+
+        r.register("build", "What runs", Info::new(vec![("version", version)]));
+        let own_time = Histogram::default();
+        r.register_with_unit(
+            "own_time",
+            "Time that patgate adds to a request: its arrival to the first byte upstream, or to the refusal",
+            Unit::Seconds,
+            own_time.clone(),
+        );
+        let credentials = Family::default();
+        r.register("credential_health", "1 for the state that a credential is in", credentials.clone());
+
+        Self {
+            complete: outcome("complete"),
+            client_gone: outcome("client-gone"),
+            upstream_gone: outcome("upstream-gone"),
+            panic: outcome("panic"),
+            refused: outcome("refused"),
+            refusals: Refusal::ALL.iter().map(refusal).collect(),
+            bytes_up: direction("up"),
+            bytes_down: direction("down"),
+            connections: gauge(r, "connections", "Open connections"),
+            accepted: counter(r, "connections_accepted", "Connections that were accepted"),
+            in_flight: gauge(r, "requests_in_flight", "Requests under way"),
+            own_time,
+            audit_records: counter(r, "audit_records", "Records that were written"),
+            audit_batches: counter(r, "audit_batches", "Batches that were written, each with one sync"),
+            audit_failures: counter(r, "audit_failures", "Batches that could not be written"),
+            audit_available: gauge(r, "audit_available", "1 while uses can be recorded"),
+            credentials,
+            generation: gauge(r, "configuration_generation", "The configuration in force, counted from 1"),
+            reloads: result("ok"),
+            reloads_refused: result("refused"),
+            registry,
+        }
+    }
+
+    /// A request ended.
+    pub fn ended(&self, ending: Ending) {
+        match ending {
+            Ending::Complete => &self.complete,
+            Ending::ClientGone => &self.client_gone,
+            Ending::UpstreamGone => &self.upstream_gone,
+            Ending::Panic => &self.panic,
+            Ending::Refused(why) => {
+                self.refusal(why);
+                &self.refused
+            }
+        }
+        .inc();
+    }
+
+    /// A connection ended before it held a request.
+    pub fn refusal(&self, why: Refusal) {
+        if let Some(counter) = self.refusals.get(why as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Bytes of a body that went up.
+    pub fn up(&self, bytes: u64) {
+        self.bytes_up.inc_by(bytes);
+    }
+
+    /// Bytes of a body that went down.
+    pub fn down(&self, bytes: u64) {
+        self.bytes_down.inc_by(bytes);
+    }
+
+    /// A connection was accepted; it is counted as open until the guard is dropped.
+    #[must_use]
+    pub fn connection(&self) -> Counted {
+        self.accepted.inc();
+        Counted::new(&self.connections)
+    }
+
+    /// A request is under way until the guard is dropped.
+    #[must_use]
+    pub fn request(&self) -> Counted {
+        Counted::new(&self.in_flight)
+    }
+
+    /// What patgate added to a request.
+    pub fn own_time(&self, time: Duration) {
+        self.own_time.observe(time);
+    }
+
+    /// A batch of records is durable.
+    pub fn audit_batch(&self, records: u64) {
+        self.audit_records.inc_by(records);
+        self.audit_batches.inc();
+        self.audit_available.set(1);
+    }
+
+    /// A batch of records could not be written.
+    pub fn audit_failed(&self) {
+        self.audit_failures.inc();
+        self.audit_available.set(0);
+    }
+
+    /// Whether uses can be recorded.
+    pub fn audit_available(&self, available: bool) {
+        self.audit_available.set(available.into());
+    }
+
+    /// The states of all credentials, by [`HEALTH`]. Others than these are forgotten.
+    pub fn credentials(&self, health: &[(Arc<str>, &'static str)]) {
+        self.credentials.clear();
+        for (name, state) in health {
+            for known in HEALTH {
+                let labels = vec![("credential", name.to_string()), ("state", known.to_owned())];
+                self.credentials.get_or_create(&labels).set((known == *state).into());
+            }
+        }
+    }
+
+    /// A configuration is in force.
+    pub fn configured(&self, generation: u64) {
+        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// A configuration was read while running: taken, or refused.
+    pub fn reloaded(&self, taken: bool) {
+        if taken { &self.reloads } else { &self.reloads_refused }.inc();
+    }
+
+    /// As `OpenMetrics` text.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string does not fail.
+        let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+}
+
+/// Counted as long as it lives.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_line(metrics: &Metrics, line: &str) {
+        let text = metrics.encode();
+        assert!(text.lines().any(|l| l == line), "{line:?} is missing in:\n{text}");
+    }
+
+    #[test]
+    fn it_is_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Metrics>();
+    }
+
+    #[test]
+    fn each_reason_has_its_own_counter_from_the_start() {
+        let metrics = Metrics::new("1.2.3");
+        for (n, &why) in Refusal::ALL.iter().enumerate() {
+            for _ in 0..=n {
+                metrics.ended(Ending::Refused(why));
+            }
+        }
+        for (n, &why) in Refusal::ALL.iter().enumerate() {
+            let (code, blame, count) = (why.code(), why.blame().as_str(), n + 1);
+            let line = format!("patgate_refusals_total{{code=\"{code}\",blame=\"{blame}\"}} {count}");
+            assert_line(&metrics, &line);
+        }
+        let all = Refusal::ALL.len() * (Refusal::ALL.len() + 1) / 2;
+        assert_line(&metrics, &format!("patgate_requests_total{{outcome=\"refused\"}} {all}"));
+    }
+
+    #[test]
+    fn each_ending_is_counted_as_what_it_is() {
+        let metrics = Metrics::new("1.2.3");
+        metrics.ended(Ending::Complete);
+        metrics.ended(Ending::Complete);
+        metrics.ended(Ending::ClientGone);
+        metrics.ended(Ending::Panic);
+        metrics.up(7);
+        metrics.down(9);
+        for line in [
+            "patgate_requests_total{outcome=\"complete\"} 2",
+            "patgate_requests_total{outcome=\"client-gone\"} 1",
+            "patgate_requests_total{outcome=\"upstream-gone\"} 0",
+            "patgate_requests_total{outcome=\"panic\"} 1",
+            "patgate_body_bytes_total{direction=\"up\"} 7",
+            "patgate_body_bytes_total{direction=\"down\"} 9",
+            "patgate_build_info{version=\"1.2.3\"} 1",
+            "# EOF",
+        ] {
+            assert_line(&metrics, line);
+        }
+    }
+
+    #[test]
+    fn what_is_open_is_counted_until_it_is_dropped() {
+        let metrics = Metrics::new("1.2.3");
+        let (one, two, request) = (metrics.connection(), metrics.connection(), metrics.request());
+        drop(one);
+        assert_line(&metrics, "patgate_connections 1");
+        assert_line(&metrics, "patgate_connections_accepted_total 2");
+        assert_line(&metrics, "patgate_requests_in_flight 1");
+        drop((two, request));
+        assert_line(&metrics, "patgate_connections 0");
+        assert_line(&metrics, "patgate_requests_in_flight 0");
+    }
+
+    #[test]
+    fn a_credential_is_in_one_state_and_is_forgotten_with_its_configuration() {
+        let metrics = Metrics::new("1.2.3");
+        metrics.credentials(&[("old".into(), "valid"), ("web".into(), "valid")]);
+        metrics.credentials(&[("web".into(), "rejected")]);
+        assert_line(&metrics, "patgate_credential_health{credential=\"web\",state=\"rejected\"} 1");
+        assert_line(&metrics, "patgate_credential_health{credential=\"web\",state=\"valid\"} 0");
+        assert!(!metrics.encode().contains("credential=\"old\""));
+    }
+
+    #[test]
+    fn the_audit_and_the_configuration_have_their_numbers() {
+        let metrics = Metrics::new("1.2.3");
+        metrics.audit_batch(5);
+        metrics.configured(3);
+        metrics.reloaded(true);
+        metrics.reloaded(false);
+        metrics.own_time(Duration::from_micros(80));
+        for line in [
+            "patgate_audit_records_total 5",
+            "patgate_audit_batches_total 1",
+            "patgate_audit_available 1",
+            "patgate_configuration_generation 3",
+            "patgate_reloads_total{result=\"ok\"} 1",
+            "patgate_reloads_total{result=\"refused\"} 1",
+            "patgate_own_time_seconds_count 1",
+        ] {
+            assert_line(&metrics, line);
+        }
+        metrics.audit_failed();
+        assert_line(&metrics, "patgate_audit_available 0");
+        metrics.audit_available(true);
+        assert_line(&metrics, "patgate_audit_available 1");
+    }
+}

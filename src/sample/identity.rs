@@ -1,0 +1,106 @@
+//! Whether a request proves who it is from, the way Azure DevOps wants it proved.
+
+use std::fmt::Write;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, header::AUTHORIZATION};
+
+/// SHA-256 of a token: all that the sample organisation keeps of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Digest([u8; 32]);
+
+impl Digest {
+    pub(super) fn of(token: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+
+    pub(super) fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+
+    pub(super) fn from_hex(hex: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if hex.len() != 64 {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+/// Bytes in hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// What a request proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// One good token.
+    Member,
+    /// Nothing was offered.
+    Anonymous,
+    /// What was offered is not one good token.
+    Unknown,
+}
+
+/// Reads `Authorization`. The user name does not matter; base64 has to be canonical and padded, as Azure
+/// DevOps wants it, and a second `Authorization` is never an improvement.
+pub(super) fn identify(headers: &HeaderMap, accepted: &[Digest]) -> Identity {
+    let mut offered = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), more) = (offered.next(), offered.next()) else { return Identity::Anonymous };
+    let token = value
+        .as_bytes()
+        .split_first_chunk::<6>()
+        .filter(|(scheme, _)| more.is_none() && scheme.eq_ignore_ascii_case(b"Basic "))
+        .and_then(|(_, encoded)| STANDARD.decode(encoded).ok())
+        .and_then(|pair| Some(Digest::of(pair.splitn(2, |&byte| byte == b':').nth(1)?)));
+    match token {
+        Some(digest) if accepted.contains(&digest) => Identity::Member,
+        _ => Identity::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_canonical_basic_value_is_a_member_and_nothing_else_is() {
+        let accepted = [Digest::of(b"pat")];
+        let cases: [(&[&str], Identity); 9] = [
+            (&["Basic OnBhdA=="], Identity::Member),
+            (&["basic OnBhdA=="], Identity::Member),
+            (&["Basic YW55OnBhdA=="], Identity::Member), // any:pat
+            (&[], Identity::Anonymous),
+            (&["Basic OnBhdA==", "Basic OnBhdA=="], Identity::Unknown),
+            (&["Basic OnBhdA"], Identity::Unknown),
+            (&["Basic OnBhdA==="], Identity::Unknown),
+            (&["Bearer pat"], Identity::Unknown),
+            (&["Basic OnBhdHg="], Identity::Unknown), // :patx
+        ];
+        for (values, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, value.parse().unwrap());
+            }
+            assert_eq!(identify(&headers, &accepted), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_digest_survives_its_hex_form() {
+        let digest = Digest::of(b"pat");
+        assert_eq!(Digest::from_hex(&digest.to_hex()), Some(digest));
+        assert_eq!(Digest::from_hex("abc"), None);
+        assert_eq!(Digest::from_hex(&"zz".repeat(32)), None);
+    }
+}
