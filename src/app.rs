@@ -17,16 +17,17 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{
     runtime::LocalOptions,
-    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
 use crate::{
+    admin,
     audit::{self, Audit, Event},
     client,
     config::{Config, Problems, file},
     limits::Counts,
     listener::{self, Gatehouse, Life, sockets},
+    metrics::Metrics,
     pipeline::{self, Parts},
     policy::Policy,
     upstream::{Roots, Upstream},
@@ -34,6 +35,11 @@ use crate::{
 };
 
 mod reload;
+mod shown;
+mod signals;
+
+use shown::Shown;
+use signals::{Signals, Told};
 
 /// One configuration, compiled: what one request sees from start to end.
 #[derive(Debug)]
@@ -46,8 +52,6 @@ pub struct Snapshot {
     pub policy: Policy,
     /// Counts reloads, from 1.
     pub generation: u64,
-    /// The first eight bytes of the configuration's hash in hex, as the audit has it.
-    pub label: Arc<str>,
 }
 
 impl Snapshot {
@@ -59,27 +63,21 @@ impl Snapshot {
         Self::new(file::read(path)?, generation)
     }
 
-    fn new(config: Config, generation: u64) -> Result<Self, Problems> {
+    fn new(mut config: Config, generation: u64) -> Result<Self, Problems> {
         let clients = client::Table::new(&config.clients);
         let policy = Policy::new(&config);
         let failed = crate::policy::expect::run(&config.expects, &policy, &clients);
         if !failed.is_empty() {
             return Err(Problems(failed));
         }
-        let label = hex(config.hash.first_chunk::<8>().unwrap_or(&[0; 8]));
-        Ok(Self { config, clients, policy, generation, label })
+        config.warnings.extend(Policy::warnings(&config));
+        Ok(Self { config, clients, policy, generation })
     }
-}
 
-fn hex(bytes: &[u8]) -> Arc<str> {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-        .into()
+    /// What the audit calls it.
+    fn name(&self) -> Arc<str> {
+        Arc::clone(self.policy.name(self.generation))
+    }
 }
 
 /// Why patgate did not start.
@@ -142,17 +140,8 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let addresses: Vec<_> = snapshot.config.listeners.iter().map(|listen| listen.address).collect();
     let overlap = !inherited.is_empty();
     let bound = sockets::bind(&addresses, workers, inherited)?;
-    let admin = snapshot.config.admin.as_ref().map(|admin| (admin.address, std::net::TcpListener::bind(admin.address)));
-    let admin = match admin {
-        Some((_, Ok(socket))) => Some(socket),
-        Some((address, Err(error))) if error.kind() == io::ErrorKind::AddrInUse && overlap => {
-            tracing::warn!(%address, "the admin address is still another process's; going on without");
-            None
-        }
-        Some((address, Err(error))) if error.kind() == io::ErrorKind::AddrInUse => {
-            return Err(sockets::BindError::Taken(address).into());
-        }
-        Some((address, Err(error))) => return Err(sockets::BindError::Io(address, error).into()),
+    let admin = match &snapshot.config.admin {
+        Some(admin) => sockets::bind_admin(admin.address, overlap)?,
         None => None,
     };
     let audit = Audit::open(&snapshot.config.audit, overlap)?;
@@ -160,13 +149,17 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let vaults = Vaults::open(&snapshot.config, audit.clone(), control.handle().clone())
         .map_err(StartError::Vault)?;
-    let house = House {
-        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-        audit,
-        vaults,
-        counts: Arc::default(),
-        life: watch::Sender::new(Life::Serving),
-    };
+    let (counts, life) = (Arc::<Counts>::default(), watch::Sender::new(Life::Serving));
+    let shown = Arc::new(Shown {
+        metrics: Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))),
+        audit: audit.clone(),
+        vaults: vaults.clone(),
+        counts: Arc::clone(&counts),
+        life: life.subscribe(),
+    });
+    shown.metrics.configured(snapshot.generation);
+    let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+    let house = House { snapshot, audit, vaults, counts, life, shown };
     let listening: Vec<_> = bound.iter().map(|bound| bound.address).collect();
     let ended = control.block_on(house.live(bound, admin, || started(&listening)));
     house.audit.close(Duration::from_secs(5));
@@ -191,6 +184,7 @@ struct House {
     vaults: Vaults,
     counts: Arc<Counts>,
     life: watch::Sender<Life>,
+    shown: Arc<Shown>,
 }
 
 impl House {
@@ -204,7 +198,7 @@ impl House {
         let mut signals = Signals::new()?;
         let (label, listeners) = {
             let snapshot = self.snapshot.load();
-            (Arc::clone(&snapshot.label), bound.iter().map(|bound| bound.address.to_string()).collect())
+            (snapshot.name(), bound.iter().map(|bound| bound.address.to_string()).collect())
         };
         self.audit
             .event(Event::Start { version: env!("CARGO_PKG_VERSION"), policy: label, listeners })
@@ -259,7 +253,7 @@ impl House {
             let (snapshot, audit, vaults) =
                 (Arc::clone(&self.snapshot), self.audit.clone(), self.vaults.clone());
             let (counts, life) = (Arc::clone(&self.counts), self.life.subscribe());
-            let roots = roots.clone();
+            let (roots, metrics) = (roots.clone(), Arc::clone(&self.shown.metrics));
             let runtime = move || {
                 tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -272,12 +266,13 @@ impl House {
                     Err(error) => return tracing::error!(%error, "a worker could not start"),
                 };
                 runtime.block_on(async move {
-                    let lane = audit.lane();
+                    let lane = audit.lane(&metrics);
                     let vaults = Rc::new(vaults);
-                    let upstream = Rc::new(Upstream::new(roots, Rc::clone(&vaults)));
+                    let upstream = Rc::new(Upstream::new(roots, Rc::clone(&vaults), Arc::clone(&metrics)));
                     let parts = Parts { counts: Arc::clone(&counts), vaults, upstream };
                     let pipeline = pipeline::pipeline(&parts);
-                    let house = Rc::new(Gatehouse { snapshot, lane, counts, life, audit, pipeline });
+                    let house =
+                        Rc::new(Gatehouse { snapshot, lane, counts, life, audit, metrics, pipeline });
                     let listening = sockets.into_iter().filter_map(|(index, socket, shared)| {
                         let socket = tokio::net::TcpListener::from_std(socket).ok()?;
                         Some(listener::serve(socket, shared, index, Rc::clone(&house)))
@@ -290,9 +285,11 @@ impl House {
         Ok(workers)
     }
 
+    /// Serves health and metrics beside everything else.
     fn open_admin(&self, socket: std::net::TcpListener) -> io::Result<()> {
         socket.set_nonblocking(true)?;
-        let _socket = tokio::net::TcpListener::from_std(socket)?;
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        tokio::spawn(admin::serve(socket, Arc::clone(&self.shown) as Arc<dyn admin::Shown>));
         Ok(())
     }
 
@@ -323,13 +320,16 @@ impl House {
         let generation = old.generation + 1;
         let event = match reload::attempt(&old, &self.vaults) {
             Ok(snapshot) => {
-                let policy = Arc::clone(&snapshot.label);
+                let policy = snapshot.name();
                 *watched = reload::Watched::new(&snapshot.config);
                 tracing::info!(generation, policy = &*policy, "a new configuration is in force");
                 self.snapshot.store(Arc::new(snapshot));
+                self.shown.metrics.configured(generation);
+                self.shown.metrics.reloaded(true);
                 Event::Configured { policy, generation }
             }
             Err(problems) => {
+                self.shown.metrics.reloaded(false);
                 for problem in &problems {
                     tracing::error!("not reloaded: {problem}");
                 }
@@ -343,42 +343,5 @@ impl House {
             tracing::error!(%error, "a reload could not be recorded");
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    }
-}
-
-/// The signals that patgate listens to.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-/// What a signal says.
-enum Told {
-    Stop(&'static str),
-    Reload,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
-            _ = self.hang_up.recv() => Told::Reload,
-        }
-    }
-
-    /// Waits for `time`, or for one more signal to stop.
-    async fn or_wait(&mut self, time: Duration) {
-        let again = async { while matches!(self.next().await, Told::Reload) {} };
-        let _ = tokio::time::timeout(time, again).await;
     }
 }

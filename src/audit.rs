@@ -18,6 +18,7 @@ use crate::{
     client::Known,
     config::Credential,
     limits::{Rationed, Shares},
+    metrics::Metrics,
     refusal::{Refusal, Refused},
 };
 
@@ -236,10 +237,10 @@ impl Audit {
         open::open(config, overlap, &mut || Box::new(disk::Local))
     }
 
-    /// A lane for the calling worker thread. Call within its runtime: it spawns the task that wakes waiters.
+    /// A lane for the calling worker thread, whose endings `metrics` counts. Call within its runtime: it spawns the task that wakes waiters.
     #[must_use]
-    pub fn lane(&self) -> Rc<Lane> {
-        Lane::open(Arc::clone(&self.shared))
+    pub fn lane(&self, metrics: &Arc<Metrics>) -> Rc<Lane> {
+        Lane::open(Arc::clone(&self.shared), Arc::clone(metrics))
     }
 
     /// The folder of the chain that this process writes.

@@ -31,6 +31,7 @@ use crate::{
     clock,
     config::Listen,
     limits::{ConnectionShare, Counts, Share},
+    metrics::Metrics,
     pipeline,
     refusal::Refusal,
     upstream::Body,
@@ -104,6 +105,8 @@ pub struct Gatehouse<P> {
     pub life: watch::Receiver<Life>,
     /// Whether the audit can be written, for `/_patgate/ready`.
     pub audit: crate::audit::Audit,
+    /// The numbers of all workers.
+    pub metrics: Arc<Metrics>,
     /// What happens to a request.
     pub pipeline: P,
 }
@@ -171,6 +174,7 @@ async fn take<P>(
         return;
     };
     let Some(listen) = snapshot.config.listeners.get(index).map(Arc::clone) else { return };
+    house.metrics.accepted();
     let house = Rc::clone(house);
     let held = held.clone();
     spawn_local(async move {

@@ -4,7 +4,10 @@
 //! an array by reason: on a request's way there is no lock and no search. Labels come from the
 //! code or from the configuration, never from a request, so the number of series is bounded.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::text,
@@ -12,14 +15,17 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{audit::Ending, refusal::Refusal};
+use crate::{
+    audit::{Ending, Statistics},
+    refusal::Refusal,
+};
 
 pub mod histogram;
 
 use histogram::Histogram;
 
 /// The health of a credential, as [`crate::vault::Vaults::health`] names it.
-pub const HEALTH: [&str; 5] = ["valid", "stale", "rejected", "unreachable", "unused"];
+pub const HEALTH: [&str; 6] = ["valid", "stale", "rejected", "unreachable", "missing", "unused"];
 
 /// All numbers of one process. `Send + Sync`: made once, shared by an `Arc`.
 #[derive(Debug)]
@@ -146,17 +152,15 @@ impl Metrics {
         self.bytes_down.inc_by(bytes);
     }
 
-    /// A connection was accepted; it is counted as open until the guard is dropped.
-    #[must_use]
-    pub fn connection(&self) -> Counted {
+    /// A connection was accepted.
+    pub fn accepted(&self) {
         self.accepted.inc();
-        Counted::new(&self.connections)
     }
 
-    /// A request is under way until the guard is dropped.
-    #[must_use]
-    pub fn request(&self) -> Counted {
-        Counted::new(&self.in_flight)
+    /// What is open at the moment.
+    pub fn open(&self, connections: usize, in_flight: usize) {
+        self.connections.set(signed(connections as u64));
+        self.in_flight.set(signed(in_flight as u64));
     }
 
     /// What patgate added to a request.
@@ -164,21 +168,11 @@ impl Metrics {
         self.own_time.observe(time);
     }
 
-    /// A batch of records is durable.
-    pub fn audit_batch(&self, records: u64) {
-        self.audit_records.inc_by(records);
-        self.audit_batches.inc();
-        self.audit_available.set(1);
-    }
-
-    /// A batch of records could not be written.
-    pub fn audit_failed(&self) {
-        self.audit_failures.inc();
-        self.audit_available.set(0);
-    }
-
-    /// Whether uses can be recorded.
-    pub fn audit_available(&self, available: bool) {
+    /// What the audit's writer has done since the start, and whether uses can be recorded.
+    pub fn audit(&self, done: Statistics, available: bool) {
+        self.audit_records.inner().store(done.records, Relaxed);
+        self.audit_batches.inner().store(done.batches, Relaxed);
+        self.audit_failures.inner().store(done.failures, Relaxed);
         self.audit_available.set(available.into());
     }
 
@@ -195,7 +189,7 @@ impl Metrics {
 
     /// A configuration is in force.
     pub fn configured(&self, generation: u64) {
-        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.generation.set(signed(generation));
     }
 
     /// A configuration was read while running: taken, or refused.
@@ -213,21 +207,8 @@ impl Metrics {
     }
 }
 
-/// Counted as long as it lives.
-#[derive(Debug)]
-pub struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
@@ -298,14 +279,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_is_counted_until_it_is_dropped() {
+    fn what_is_open_is_shown() {
         let metrics = Metrics::new("1.2.3");
-        let (one, two, request) = (metrics.connection(), metrics.connection(), metrics.request());
-        drop(one);
+        metrics.accepted();
+        metrics.accepted();
+        metrics.open(1, 1);
         assert_line(&metrics, "patgate_connections 1");
         assert_line(&metrics, "patgate_connections_accepted_total 2");
         assert_line(&metrics, "patgate_requests_in_flight 1");
-        drop((two, request));
+        metrics.open(0, 0);
         assert_line(&metrics, "patgate_connections 0");
         assert_line(&metrics, "patgate_requests_in_flight 0");
     }
@@ -323,7 +305,7 @@ mod tests {
     #[test]
     fn the_audit_and_the_configuration_have_their_numbers() {
         let metrics = Metrics::new("1.2.3");
-        metrics.audit_batch(5);
+        metrics.audit(Statistics { records: 5, batches: 1, failures: 0 }, true);
         metrics.configured(3);
         metrics.reloaded(true);
         metrics.reloaded(false);
@@ -339,9 +321,9 @@ mod tests {
         ] {
             assert_line(&metrics, line);
         }
-        metrics.audit_failed();
+        metrics.audit(Statistics { records: 5, batches: 1, failures: 1 }, false);
         assert_line(&metrics, "patgate_audit_available 0");
-        metrics.audit_available(true);
+        metrics.audit(Statistics { records: 5, batches: 1, failures: 1 }, true);
         assert_line(&metrics, "patgate_audit_available 1");
     }
 }

@@ -51,7 +51,9 @@ use crate::{
     app::Snapshot,
     audit::{Spent, intend_again},
     client::Known,
+    clock,
     gate::{Host, Vetted, headers},
+    metrics::Metrics,
     refusal::Refused,
     vault::{self, Armed, Vaults},
 };
@@ -63,13 +65,14 @@ const FACT: usize = 128;
 pub struct Upstream {
     network: Network,
     vaults: Rc<Vaults>,
+    metrics: Arc<Metrics>,
 }
 
 impl Upstream {
     /// Without any connection. Addresses, CA, proxy and limits are those of each request's configuration.
     #[must_use]
-    pub fn new(roots: Roots, vaults: Rc<Vaults>) -> Self {
-        Self { network: Network::new(roots), vaults }
+    pub fn new(roots: Roots, vaults: Rc<Vaults>, metrics: Arc<Metrics>) -> Self {
+        Self { network: Network::new(roots), vaults, metrics }
     }
 }
 
@@ -91,6 +94,7 @@ struct Trip {
 pub async fn forward(upstream: Rc<Upstream>, mut armed: Armed) -> Result<Response<Body>, Box<Refused>> {
     let vetted = &mut armed.recorded_mut().known_mut().vetted;
     let snapshot = Arc::clone(&vetted.passage.snapshot);
+    upstream.metrics.own_time(clock::now().saturating_duration_since(vetted.passage.started));
     let config = &snapshot.config;
     let outgoing = &mut vetted.outgoing;
     let supply = Supply::new(outgoing.body.take(), outgoing.length, config.limits.body_idle);

@@ -102,6 +102,10 @@ impl Drop for Inner {
         let ending = self.ending.unwrap_or(gone);
         let micros = clock::now().saturating_duration_since(self.started).as_micros();
         let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        let metrics = &self.lane.metrics;
+        metrics.ended(ending);
+        metrics.up(self.facts.bytes_in);
+        metrics.down(self.facts.bytes_out);
         let fill = |record: &mut super::record::Record<'_>| {
             record.facts(self.id(), &self.facts).result(&self.facts, ending, micros);
         };

@@ -25,7 +25,7 @@ use super::{
     queue::{Batch, Mark, Owner, Shared, Trouble},
     record::{Fate, Record, Timekeeper},
 };
-use crate::refusal::Refusal;
+use crate::{metrics::Metrics, refusal::Refusal};
 
 /// How long what nobody waits for may stay in the lane.
 const LINGER: Duration = Duration::from_millis(10);
@@ -39,6 +39,7 @@ const FULL: usize = 256 * 1024;
 /// One worker's way to the writer. Not `Send`: each worker has its own.
 pub struct Lane {
     pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<Metrics>,
     mark: Arc<Mark>,
     buffer: RefCell<Vec<u8>>,
     time: RefCell<Timekeeper>,
@@ -72,13 +73,14 @@ impl std::fmt::Debug for Lane {
 
 impl Lane {
     /// A lane, with its task on the calling thread's runtime.
-    pub(super) fn open(shared: Arc<Shared>) -> Rc<Self> {
+    pub(super) fn open(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Rc<Self> {
         let mark = Arc::new(Mark::default());
         let lane = Rc::new(Self {
             mark: Arc::clone(&mark),
             buffer: RefCell::default(),
             time: RefCell::new(Timekeeper::new(shared.base)),
             shared,
+            metrics,
             flood: RefCell::default(),
             ticket: Cell::new(0),
             handed: Cell::new(0),
@@ -103,6 +105,7 @@ impl Lane {
     /// A connection that ended before a request could be read (a malformed head, a failed handshake,
     /// a cap). Aggregated under flood like other refusals. `detail` is cut to 1,024 bytes.
     pub fn connection(&self, peer: SocketAddr, why: Refusal, detail: &str) {
+        self.metrics.refusal(why);
         let key = Key {
             kind: "connection",
             address: Some(peer.ip()),

@@ -20,6 +20,10 @@ use crate::config::Durability;
 
 const CLOSE: Duration = Duration::from_secs(20);
 
+fn metrics() -> Arc<crate::metrics::Metrics> {
+    Arc::new(crate::metrics::Metrics::new("0"))
+}
+
 fn config(folder: &Path) -> crate::config::Audit {
     crate::config::Audit {
         folder: folder.to_owned(),
@@ -77,7 +81,7 @@ fn an_intent_is_on_the_disk_when_it_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
     let audit = Audit::open(&config(folder.path()), false).unwrap();
     run(async {
-        let lane = audit.lane();
+        let lane = audit.lane(&metrics());
         let entry = used(&lane).await;
         let found = of(&records(folder.path()), "intent");
         assert_eq!(found.len(), 1);
@@ -99,7 +103,7 @@ fn what_nobody_waits_for_reaches_the_disk_soon() {
     let folder = tempfile::tempdir().unwrap();
     let audit = Audit::open(&config(folder.path()), false).unwrap();
     run(async {
-        let lane = audit.lane();
+        let lane = audit.lane(&metrics());
         for n in 1..5 {
             used(&lane).await.end(Ending::Complete);
             while of(&records(folder.path()), "outcome").len() < n {
@@ -125,7 +129,7 @@ fn every_ending_is_one_record() {
     let folder = tempfile::tempdir().unwrap();
     let audit = Audit::open(&config(folder.path()), false).unwrap();
     run(async {
-        let lane = audit.lane();
+        let lane = audit.lane(&metrics());
         for ending in [Ending::Complete, Ending::UpstreamGone, Ending::Refused(Refusal::VaultUnavailable)] {
             used(&lane).await.end(ending);
         }
@@ -153,7 +157,7 @@ fn a_further_attempt_has_its_own_intent() {
     let folder = tempfile::tempdir().unwrap();
     let audit = Audit::open(&config(folder.path()), false).unwrap();
     run(async {
-        let lane = audit.lane();
+        let lane = audit.lane(&metrics());
         let mut entry = used(&lane).await;
         entry.intend(Some("probe"), Some("/contoso/_apis/connectionData")).await.unwrap();
         entry.end(Ending::Complete);
@@ -173,7 +177,7 @@ fn a_hundred_intents_of_one_round_share_one_sync() {
     let folder = tempfile::tempdir().unwrap();
     let (audit, plan) = flaky(&config(folder.path()));
     run(async {
-        let lane = audit.lane();
+        let lane = audit.lane(&metrics());
         // Lets the lane's task start.
         used(&lane).await.end(Ending::Complete);
         let before = plan.lock().unwrap().syncs;
@@ -204,7 +208,7 @@ fn lanes_of_several_threads_make_one_chain() {
         for _ in 0..3 {
             scope.spawn(|| {
                 run(async {
-                    let lane = audit.lane();
+                    let lane = audit.lane(&metrics());
                     for _ in 0..100 {
                         used(&lane).await.end(Ending::Complete);
                     }
@@ -233,7 +237,7 @@ fn a_failing_disk_refuses_intents_and_loses_no_outcome() {
         let folder = tempfile::tempdir().unwrap();
         let (audit, plan) = flaky(&config(folder.path()));
         run(async {
-            let lane = audit.lane();
+            let lane = audit.lane(&metrics());
             let under_way = used(&lane).await;
             {
                 let mut plan = plan.lock().unwrap();
@@ -271,7 +275,7 @@ fn a_disk_that_hangs_refuses_intents_until_it_answers() {
     let gate = Arc::clone(&plan.lock().unwrap().gate);
     let mut builder = Builder::new_current_thread();
     builder.enable_all().start_paused(true).build_local(LocalOptions::default()).unwrap().block_on(async {
-        let lane = audit.lane();
+        let lane = audit.lane(&metrics());
         let held = gate.lock().unwrap();
         let began = tokio::time::Instant::now();
         let passed = plan.lock().unwrap().at_gate;
@@ -300,7 +304,7 @@ fn a_disk_that_hangs_refuses_intents_until_it_answers() {
             tokio::task::yield_now().await;
         }
     });
-    run(async { used(&audit.lane()).await.end(Ending::Complete) });
+    run(async { used(&audit.lane(&metrics())).await.end(Ending::Complete) });
     audit.close(CLOSE);
     let found = records(folder.path());
     assert_eq!((of(&found, "intent").len(), of(&found, "outcome").len()), (2, 2));
@@ -315,7 +319,7 @@ fn below_the_reserve_intents_are_refused_and_outcomes_written() {
     config.reserve = 1000;
     let (audit, plan) = flaky(&config);
     run(async {
-        let lane = audit.lane();
+        let lane = audit.lane(&metrics());
         let under_way = used(&lane).await;
         plan.lock().unwrap().free = Some(999);
         while audit.is_available() {
@@ -345,7 +349,7 @@ fn refusals_under_flood_are_counted_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let audit = Audit::open(&config(folder.path()), false).unwrap();
     run(async {
-        let lane = audit.lane();
+        let lane = audit.lane(&metrics());
         for n in 0..1000_u32 {
             let [a, b, ..] = n.to_le_bytes();
             let peer = SocketAddr::from(([10, 0, b, a % 8], 1000));
@@ -390,7 +394,7 @@ fn after_a_crash_every_use_has_an_outcome() {
     let crashed = tempfile::tempdir().unwrap();
     let audit = Audit::open(&config(folder.path()), false).unwrap();
     let id = run(async {
-        let lane = audit.lane();
+        let lane = audit.lane(&metrics());
         used(&lane).await.end(Ending::Complete);
         audit.event(Event::Stop { reason: "x" }).await.unwrap();
         let entry = used(&lane).await;
@@ -593,7 +597,7 @@ fn memory_and_os_durability_wait_for_no_sync() {
         let (audit, plan) = flaky(&config);
         let before = plan.lock().unwrap().syncs;
         run(async {
-            let lane = audit.lane();
+            let lane = audit.lane(&metrics());
             for _ in 0..10 {
                 used(&lane).await.end(Ending::Complete);
             }

@@ -81,6 +81,21 @@ pub fn bind(addresses: &[SocketAddr], workers: usize, inherited: Inherited) -> R
     }
 }
 
+/// Opens the admin address. In a hand-over (`overlap`) it may still be the old process's: then
+/// there is none, and a warning.
+///
+/// # Errors
+/// See [`BindError`].
+pub fn bind_admin(address: SocketAddr, overlap: bool) -> Result<Option<TcpListener>, BindError> {
+    match listen(address, false) {
+        Err(BindError::Taken(_)) if overlap => {
+            tracing::warn!(%address, "the admin address is still the old process's; going on without");
+            Ok(None)
+        }
+        opened => opened.map(Some),
+    }
+}
+
 fn share(address: SocketAddr, socket: TcpListener, workers: usize) -> Result<Bound, BindError> {
     let fail = |error| BindError::Io(address, error);
     socket.set_nonblocking(true).map_err(fail)?;

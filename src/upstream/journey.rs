@@ -83,9 +83,11 @@ ca = "ca.pem"
         let vaults =
             Vaults::open(&snapshot.config, audit.clone(), tokio::runtime::Handle::current()).unwrap();
         let vaults = Rc::new(vaults);
-        let upstream = Rc::new(Upstream::new(Roots::of(Vec::new()), Rc::clone(&vaults)));
+        let metrics = Arc::new(crate::metrics::Metrics::new("0"));
+        let upstream =
+            Rc::new(Upstream::new(Roots::of(Vec::new()), Rc::clone(&vaults), Arc::clone(&metrics)));
         let parts = Parts { counts: Arc::new(Counts::default()), vaults, upstream };
-        let lane = audit.lane();
+        let lane = audit.lane(&metrics);
         Self { rig, folder, parts, lane, snapshot: Arc::new(snapshot), audit }
     }
 

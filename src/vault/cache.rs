@@ -18,12 +18,12 @@ use arc_swap::ArcSwap;
 use moka::{Expiry, policy::EvictionPolicy};
 use tokio::{
     runtime::Handle,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
     FingerprintKey, Pat, SecretSource, VaultError, fetch_pat,
-    slot::{Begin, Care, Conclusion, Doubt, Purpose, Slot},
+    slot::{Begin, Care, Doubt, Purpose, Slot},
 };
 use crate::{
     audit::{Audit, Event},

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use tokio::sync::Semaphore;
 
 use super::{
-    Fetch, Fetched, SecretSource, VaultError, pat,
+    Fetch, Fetched, SecretSource, pat,
     private::{self, Readers},
 };
 

@@ -1,0 +1,42 @@
+//! The signals that patgate listens to.
+
+use std::{io, time::Duration};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The signals that patgate listens to.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+/// What a signal says.
+pub(super) enum Told {
+    Stop(&'static str),
+    Reload,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    pub(super) async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Told::Reload,
+        }
+    }
+
+    /// Waits for `time`, or for one more signal to stop.
+    pub(super) async fn or_wait(&mut self, time: Duration) {
+        let again = async { while matches!(self.next().await, Told::Reload) {} };
+        let _ = tokio::time::timeout(time, again).await;
+    }
+}
