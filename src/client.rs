@@ -34,7 +34,7 @@ pub struct Known {
 /// # Errors
 /// `client-unknown`
 #[expect(clippy::unused_async, reason = "a step of the pipeline, and later proofs wait")]
-pub async fn identify(_: (), mut vetted: Box<Vetted>) -> Result<Known, Box<Refused>> {
+pub async fn identify((): (), mut vetted: Box<Vetted>) -> Result<Known, Box<Refused>> {
     let address = vetted.passage.peer.address.ip();
     let Some(client) = vetted.passage.snapshot.clients.find(address).map(Arc::clone) else {
         let Vetted { outgoing, wire, passage, .. } = *vetted;
