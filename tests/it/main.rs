@@ -1,5 +1,18 @@
 //! Integration tests: the real binary, real git and curl, and a sample organisation on loopback.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    unreachable_pub,
+    dead_code,
+    reason = "a test stops where something is not as it should be; `support` is shared by two binaries"
+)]
+
 mod support;
 
 mod audit;

@@ -18,6 +18,7 @@ use patgate::sample;
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "secrets.rs"]
 pub mod secrets;
 
 /// A token as Azure DevOps makes them (84 characters), and found nowhere else.

@@ -1,6 +1,19 @@
 //! Tests that need an installation, root, or much time: `tests/run` installs, and runs them with
 //! `--ignored`. `tests/long` runs the same with larger numbers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    unreachable_pub,
+    dead_code,
+    reason = "a test stops where something is not as it should be; `support` is shared by two binaries"
+)]
+
 #[path = "../it/support.rs"]
 mod support;
 

@@ -1,6 +1,6 @@
 use std::sync::{Mutex, atomic::AtomicUsize};
 
-use tokio::time::advance;
+use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::vault::{Fetch, Fetched};
