@@ -57,7 +57,9 @@ fn numbered(folder: &Path, number: impl Fn(&str) -> Option<u64>) -> io::Result<V
 
 /// A chain that this process alone writes, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Lock(File);
+pub(crate) struct Lock {
+    _locked: File,
+}
 
 /// What became of a try to lock a chain.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl Lock {
             Ok(()) => {
                 file.set_len(0)?;
                 writeln!(file, "{}", std::process::id())?;
-                Ok(Locking::Ours(Self(file)))
+                Ok(Locking::Ours(Self { _locked: file }))
             }
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(Locking::Taken(holder(&mut file))),
             Err(error) => Err(error.into()),

@@ -142,8 +142,6 @@ pub(crate) fn push(out: &mut Vec<u8>, link: &Link, seq: u64, payload: &[u8]) -> 
 /// A frame as it was read; its checksum is right.
 #[derive(Debug)]
 pub(crate) struct Frame<'a> {
-    /// Where it begins in the segment.
-    pub(crate) offset: u64,
     /// The record's number.
     pub(crate) seq: u64,
     /// As it stands there.
@@ -239,9 +237,8 @@ impl Reader {
         };
         self.payload.clear();
         self.payload.extend_from_slice(rest);
-        let offset = self.offset;
         self.offset += (FRAME + size) as u64;
-        Ok(Next::Frame(Frame { offset, seq, hash, payload: &self.payload, whole: &mut self.buffer }))
+        Ok(Next::Frame(Frame { seq, hash, payload: &self.payload, whole: &mut self.buffer }))
     }
 
     /// Goes back to where the last bad bytes began, to read again what may have grown since.
