@@ -204,7 +204,8 @@ async fn connection<P>(
         let io = Timed::new(TokioIo::new(stream), Rc::clone(&phase));
         return http1(io, Requests { peer, index, house, phase }).await;
     };
-    let handshake = TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream);
+    // Boxed: large, and gone once the connection is idle.
+    let handshake = Box::pin(TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream));
     let stream = match tokio::time::timeout(limits.handshake, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -240,38 +241,41 @@ fn describe(session: &rustls::ServerConnection) -> Arc<str> {
     }
 }
 
-async fn http1<P, T>(io: Timed<T>, requests: Requests<P>)
+/// What follows is small however large hyper's connection is: idle ones are many.
+fn http1<P, T>(io: Timed<T>, requests: Requests<P>) -> impl Future<Output = ()>
 where
     P: Service<Arrived, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     P::Future: 'static,
     T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
-    let (address, lane) = (requests.peer.address, Rc::clone(&requests.house.lane));
-    let (phase, life) = (Rc::clone(&requests.phase), requests.house.life.clone());
+    let (address, house, phase) =
+        (requests.peer.address, Rc::clone(&requests.house), Rc::clone(&requests.phase));
     let mut builder = conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(32 * 1024).max_headers(64);
-    let connection = builder.serve_connection(io, requests);
-    let ended = drive(connection, life, |connection| Pin::new(connection).graceful_shutdown()).await;
-    match ended {
-        Err(error) if phase.doing() == Doing::Head && is_timeout(&error) => {
-            lane.connection(address, Refusal::HeadTimeout, "");
+    let connection = Box::pin(builder.serve_connection(io, requests));
+    async move {
+        let life = house.life.clone();
+        let ended = drive(connection, life, conn::http1::Connection::graceful_shutdown).await;
+        match ended {
+            Err(error) if phase.doing() == Doing::Head && is_timeout(&error) => {
+                house.lane.connection(address, Refusal::HeadTimeout, "");
+            }
+            Err(error) if error.is_parse() => {
+                house.lane.connection(address, Refusal::HeadMalformed, &error.to_string());
+            }
+            // The client left, or stopped taking its answer: its request's own record says so.
+            Err(_) | Ok(()) => {}
         }
-        Err(error) if error.is_parse() => {
-            lane.connection(address, Refusal::HeadMalformed, &error.to_string());
-        }
-        // The client left, or stopped taking its answer: its request's own record says so.
-        Err(_) | Ok(()) => {}
     }
 }
 
-async fn http2<P, T>(io: Timed<T>, requests: Requests<P>)
+fn http2<P, T>(io: Timed<T>, requests: Requests<P>) -> impl Future<Output = ()>
 where
     P: Service<Arrived, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     P::Future: 'static,
     T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
-    let (address, lane) = (requests.peer.address, Rc::clone(&requests.house.lane));
-    let life = requests.house.life.clone();
+    let (address, house) = (requests.peer.address, Rc::clone(&requests.house));
     let mut builder = conn::http2::Builder::new(Local);
     builder
         .timer(TokioTimer::new())
@@ -284,31 +288,30 @@ where
         .max_local_error_reset_streams(64)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
-    let connection = builder.serve_connection(io, requests);
-    let ended = drive(connection, life, |connection| Pin::new(connection).graceful_shutdown()).await;
-    if let Err(error) = ended
-        && error.is_parse()
-    {
-        lane.connection(address, Refusal::HeadMalformed, &error.to_string());
+    let connection = Box::pin(builder.serve_connection(io, requests));
+    async move {
+        let life = house.life.clone();
+        if let Err(error) = drive(connection, life, conn::http2::Connection::graceful_shutdown).await
+            && error.is_parse()
+        {
+            house.lane.connection(address, Refusal::HeadMalformed, &error.to_string());
+        }
     }
 }
 
 /// Runs a connection to its end; when draining begins, lets it finish what it is doing.
-async fn drive<C>(connection: C, mut life: watch::Receiver<Life>, close: impl Fn(&mut C)) -> C::Output
-where
-    C: Future + Unpin,
-{
-    let mut connection = connection;
-    let mut draining = Box::pin(async move {
-        // An error means that the sender is gone: patgate is over.
-        let _ = life.wait_for(|life| *life >= Life::Draining).await;
-    });
+async fn drive<C: Future>(
+    mut connection: Pin<Box<C>>,
+    mut life: watch::Receiver<Life>,
+    close: impl Fn(Pin<&mut C>),
+) -> C::Output {
     tokio::select! {
         biased;
         ended = &mut connection => return ended,
-        () = &mut draining => {}
+        // An error means that the sender is gone: patgate is over.
+        _ = life.wait_for(|life| *life >= Life::Draining) => {}
     }
-    close(&mut connection);
+    close(connection.as_mut());
     connection.await
 }
 
