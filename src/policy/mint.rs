@@ -11,6 +11,8 @@
 //! # Adding one
 //! A line in a table, and one in its test.
 
+use std::sync::LazyLock;
+
 /// Name and path of each operation that mints or reveals credentials.
 const MINTS: &[(&str, &str)] = &[
     // Personal access tokens, theirs and others'; session tokens.
@@ -66,16 +68,22 @@ const OPAQUE: &[&str] = &[
     "_apis/contribution/nodes/query",
 ];
 
+/// The tables, taken apart once: they are asked about every request.
+static MINTING: LazyLock<Vec<(&str, Vec<&str>)>> =
+    LazyLock::new(|| MINTS.iter().map(|(name, path)| (*name, path.split('/').collect())).collect());
+static OPENING: LazyLock<Vec<Vec<&str>>> =
+    LazyLock::new(|| OPAQUE.iter().map(|path| path.split('/').collect()).collect());
+
 /// The operation that mints or reveals a credential at this path, if it is one. `path` begins at the route.
 pub(crate) fn operation(path: &[&str]) -> Option<&'static str> {
     let path = Written::new(path);
-    MINTS.iter().find(|(_, operation)| path.begins_with(operation).is_some()).map(|(name, _)| *name)
+    MINTING.iter().find(|(_, operation)| path.begins_with(operation).is_some()).map(|(name, _)| *name)
 }
 
 /// How many segments of `path`, which begins at the route, make up an operation that does what its body says.
 pub(crate) fn opaque(path: &[&str]) -> Option<usize> {
     let path = Written::new(path);
-    OPAQUE.iter().find_map(|operation| path.begins_with(operation))
+    OPENING.iter().find_map(|operation| path.begins_with(operation))
 }
 
 /// A path without the `public` that some areas are also served under.
@@ -90,16 +98,16 @@ impl<'a> Written<'a> {
     }
 
     /// The number of segments of the path that `operation` stands for, if the path begins with it.
-    fn begins_with(&self, operation: &str) -> Option<usize> {
+    fn begins_with(&self, operation: &[&str]) -> Option<usize> {
         let mut length = 0;
         let mut segments = self.path.iter();
-        for (n, expected) in operation.split('/').enumerate() {
+        for (n, expected) in operation.iter().enumerate() {
             if n == 1 && self.is_public {
                 segments.next();
                 length += 1;
             }
             let segment = segments.next()?;
-            if expected != "*" && *segment != expected {
+            if *expected != "*" && segment != expected {
                 return None;
             }
             length += 1;
