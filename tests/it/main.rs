@@ -19,4 +19,5 @@ mod audit;
 mod failure;
 mod git;
 mod life;
+mod readme;
 mod requests;
