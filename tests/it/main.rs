@@ -20,4 +20,5 @@ mod failure;
 mod git;
 mod life;
 mod readme;
+mod reference;
 mod requests;

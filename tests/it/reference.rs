@@ -1,0 +1,194 @@
+//! `docs/configuration.md` is the parser's own truth: its keys, defaults and ranges.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::Value;
+
+use crate::support::patgate;
+
+/// A row of the page: section, key, default, values.
+#[derive(Debug)]
+struct Row {
+    section: String,
+    key: String,
+    default: String,
+    values: String,
+}
+
+fn rows() -> Vec<Row> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let mut section = String::new();
+    let mut rows = Vec::new();
+    for line in fs::read_to_string(page).unwrap().lines() {
+        if let Some(heading) = line.strip_prefix("##") {
+            section = heading.trim_start_matches('#').trim().replace('`', "");
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let cells: Vec<_> = row.split(" | ").map(|cell| cell.replace('`', "")).collect();
+            assert!(cells.len() >= 5, "{line}");
+            let [key, default, values] = [&cells[0], &cells[1], &cells[2]].map(Clone::clone);
+            rows.push(Row { section: section.clone(), key, default, values });
+        }
+    }
+    rows
+}
+
+/// Where a key of a section of the page stands in a configuration.
+fn place(section: &str) -> &str {
+    match section {
+        "Top level" => "",
+        "[[listen]]" => "listen",
+        "[admin]" => "admin",
+        "[audit]" => "audit",
+        "[limits]" => "limits",
+        "[upstream]" => "upstream",
+        "[outbound]" => "outbound",
+        "[vault.NAME]" | "type = \"environment\"" => "vault.environment",
+        "type = \"sealed\"" => "vault.sealed",
+        "type = \"file\"" => "vault.file",
+        "[credential.NAME]" => "credential.web",
+        "[client.NAME]" => "client.here",
+        "[[rule]]" => "rule",
+        "[[expect]]" => "expect",
+        other => panic!("{other} is no section"),
+    }
+}
+
+/// A configuration with all sections, and lines more in one of them.
+fn configuration(section: &str, more: &str) -> String {
+    let parts = [
+        ("", "public-url = \"http://127.0.0.1:8080\""),
+        ("[[listen]]", "address = \"127.0.0.1:8080\""),
+        ("[admin]", "address = \"127.0.0.1:9443\""),
+        ("[audit]", "folder = \"audit\""),
+        ("[limits]", ""),
+        ("[upstream]", ""),
+        ("[outbound]", ""),
+        ("[vault.environment]", "type = \"environment\""),
+        ("[vault.file]", "type = \"file\""),
+        ("[vault.sealed]", "type = \"sealed\"\npath = \"vault.sealed\"\nkey = \"vault.key\""),
+        ("[credential.web]", "vault = \"environment\"\nsecret = \"PAT\"\norganizations = [\"contoso\"]"),
+        ("[client.here]", "addresses = [\"127.0.0.1\"]"),
+        (
+            "[[rule]]",
+            "name = \"all\"\nclients = [\"here\"]\npaths = [\"/contoso/**\"]\nallow = [\"GET\"]\ncredential = \"web\"",
+        ),
+        ("[[expect]]", "from = \"127.0.0.1\"\nrequest = \"GET /contoso/_apis/x\"\nis = \"allowed\""),
+    ];
+    let own = |header: &str| header.trim_matches(['[', ']']) == section || section == "*";
+    let text = parts.map(|(header, lines)| {
+        let more = if own(header) { more } else { "" };
+        format!("{header}\n{lines}\n{more}\n")
+    });
+    text.concat()
+}
+
+/// What `check` says: the text of each problem by its key.
+fn problems(text: &str) -> BTreeMap<String, String> {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["vault.sealed", "vault.key"] {
+        crate::support::write_private(&folder.path().join(name), "x");
+    }
+    let path = folder.path().join("patgate.toml");
+    fs::write(&path, text).unwrap();
+    let output = patgate().args(["check", "--json", "--config"]).arg(&path).output().unwrap();
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |problem: &Value, key: &str| problem[key].as_str().unwrap().to_owned();
+    said["problems"].as_array().unwrap().iter().map(|one| (text(one, "key"), text(one, "text"))).collect()
+}
+
+#[test]
+fn every_key_that_the_parser_knows_is_documented_and_no_other() {
+    assert_eq!(problems(&configuration("", "")), BTreeMap::new());
+    let found = problems(&configuration("*", "zzzzzzzz = 1"));
+    let rows = rows();
+    let mut sections = 0;
+    for (key, text) in &found {
+        let section = key.strip_suffix("zzzzzzzz").expect(key).trim_end_matches('.');
+        let known = text.strip_prefix("is no key here; known: ").expect(text);
+        let mut known: Vec<_> = known.split(", ").collect();
+        if section.is_empty() {
+            // The sections have pages of their own.
+            let headings: Vec<_> =
+                rows.iter().map(|row| place(&row.section).split('.').next().unwrap()).collect();
+            known.retain(|key| !headings.contains(key));
+        }
+        let mut documented: Vec<_> = rows
+            .iter()
+            .filter(|row| {
+                let shared = row.section == "[vault.NAME]" && section.starts_with("vault.");
+                shared || place(&row.section) == section
+            })
+            .map(|row| row.key.as_str())
+            .collect();
+        documented.sort_unstable();
+        assert_eq!(documented, known, "[{section}]");
+        sections += 1;
+    }
+    assert_eq!(sections, 14, "{found:?}");
+}
+
+#[test]
+fn documented_ranges_are_the_parsers() {
+    let mut ranges = 0;
+    for row in rows() {
+        let Some((least, most)) = row.values.split_once(" to ") else { continue };
+        let value = if most.ends_with('B') {
+            "\"9999TiB\""
+        } else if most.ends_with(|c: char| c.is_ascii_digit()) {
+            "99999999999"
+        } else {
+            "\"99999d\""
+        };
+        let section = place(&row.section);
+        let found = problems(&configuration(section, &format!("{} = {value}", row.key)));
+        let key = format!("{section}.{}", row.key);
+        let text = found.get(key.trim_start_matches('.')).unwrap_or_else(|| panic!("{row:?}: {found:?}"));
+        assert!(text.ends_with(&format!(" from {least} to {most}")), "{row:?}: {text}");
+        ranges += 1;
+    }
+    assert!(ranges >= 18, "{ranges}");
+}
+
+#[test]
+fn documented_defaults_are_the_parsers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("patgate.toml");
+    let text = configuration("", "")
+        .replace("[vault.sealed]\ntype = \"sealed\"\npath = \"vault.sealed\"\nkey = \"vault.key\"", "");
+    fs::write(&path, text).unwrap();
+    let config = patgate::config::file::read(&path).unwrap();
+    let vault = config.vaults["environment"].lifetime();
+    let all = format!("{:?} {:?} {vault:?}", config.limits, config.audit);
+    let mut defaults = 0;
+    for row in rows() {
+        if !matches!(row.section.as_str(), "[limits]" | "[audit]" | "[vault.NAME]")
+            || row.default == "required"
+        {
+            continue;
+        }
+        let field = format!(" {}: ", row.key.replace('-', "_"));
+        let (_, value) = all.split_once(&field).unwrap_or_else(|| panic!("{row:?}: {all}"));
+        let value = value.split([',', ' ', '}']).next().unwrap();
+        assert_eq!(amount(&row.default), amount(value), "{row:?}");
+        defaults += 1;
+    }
+    assert!(defaults >= 18, "{defaults}");
+}
+
+/// Milliseconds, bytes or a count; else the word.
+fn amount(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "MiB" => 1 << 20,
+        _ => 0,
+    };
+    match number.parse::<u64>() {
+        Ok(number) if factor > 0 => Ok(number * factor),
+        _ => Err(text.to_lowercase()),
+    }
+}
