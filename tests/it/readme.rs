@@ -29,8 +29,9 @@ use tempfile::TempDir;
 
 const HOME: &str = "/home/sam";
 const CLONE: &str = "/home/sam/patgate";
-/// The port that the pages name.
+/// The port that the pages name, and the one of the admin listener.
 const PORT: u16 = 8443;
+const ADMIN: u16 = 9443;
 /// How many blocks may be left out, on all pages.
 const NOT_RUN: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -108,6 +109,7 @@ fn steps(block: &Block) -> Vec<Step> {
 struct Desk {
     home: TempDir,
     port: u16,
+    admin: u16,
     stays: Vec<(Child, PathBuf)>,
 }
 
@@ -116,7 +118,7 @@ impl Desk {
         let home = tempfile::Builder::new().prefix("patgate-readme-").tempdir().unwrap();
         let taken = std::net::TcpListener::bind(("127.0.0.1", PORT)).is_err();
         let port = if taken { crate::support::free_address().port() } else { PORT };
-        let desk = Self { home, port, stays: Vec::new() };
+        let desk = Self { home, port, admin: ADMIN, stays: Vec::new() };
         let program = desk.path(CLONE).join("target/release");
         fs::create_dir_all(&program).unwrap();
         symlink(env!("CARGO_BIN_EXE_patgate"), program.join("patgate")).unwrap();
@@ -144,7 +146,8 @@ impl Desk {
     fn here(&self, text: &str) -> String {
         let home = self.home.path().canonicalize().unwrap();
         let text = text.replace(HOME, home.to_str().unwrap());
-        text.replace(&format!(":{PORT}"), &format!(":{}", self.port))
+        let text = text.replace(&format!(":{PORT}"), &format!(":{}", self.port));
+        text.replace(&format!("127.0.0.1:{ADMIN}"), &format!("127.0.0.1:{}", self.admin))
     }
 
     /// What was printed here as Sam would see it.
@@ -188,6 +191,10 @@ impl Desk {
             thread::sleep(Duration::from_millis(50));
         }
         self.until_ready(deadline, place);
+        // A port that is taken is another one.
+        let config = fs::read_to_string(self.path(CLONE).join("patgate-quickstart/patgate.toml")).unwrap();
+        let admin = config.split_once("[admin]").unwrap().1.split_once("127.0.0.1:").unwrap().1;
+        self.admin = admin.split_once('"').unwrap().0.parse().unwrap();
     }
 
     /// The lines are printed before the port is open. This leaves no record.

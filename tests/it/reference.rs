@@ -192,3 +192,109 @@ fn amount(text: &str) -> Result<u64, String> {
         _ => Err(text.to_lowercase()),
     }
 }
+
+/// The rows of a page's tables whose first cell is code: its cells.
+fn table(page: &str) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| "));
+    let rows = rows.filter(|row| row.starts_with('`'));
+    rows.map(|row| row.trim_end_matches(" |").split(" | ").map(str::to_owned).collect()).collect()
+}
+
+/// What stands between backquotes in a cell.
+fn codes(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_field_and_kind_of_a_record_is_documented() {
+    let documented = table("docs/audit.md");
+    let documented: Vec<_> = documented.iter().flat_map(|row| codes(&row[0])).collect();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/audit");
+    let mut fields = Vec::new();
+    for file in ["record.rs", "entry.rs", "lane.rs", "open.rs", "writer.rs"] {
+        let text = fs::read_to_string(source.join(file)).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap().replace("thread::Builder::new()\n        .name(", "");
+        for call in [".name(\"", ".number(\"", ".text(\"", ".key(\"", "Record::begin(&mut buffer, \""] {
+            fields.extend(text.split(call).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
+        }
+    }
+    assert!(fields.len() > 40, "{fields:?}");
+    for kind in ["intent", "outcome", "refusal", "connection", "gap", "start", "stop", "configured"] {
+        fields.push(kind.into());
+    }
+    for field in fields {
+        assert!(documented.contains(&field.as_str()), "{field} is not in docs/audit.md");
+    }
+}
+
+#[test]
+fn every_metric_is_documented_and_no_other() {
+    let documented = table("docs/operations.md");
+    let mut documented: Vec<_> = documented.iter().flat_map(|row| codes(&row[0])).collect();
+    documented.retain(|name| name.starts_with("patgate_"));
+    let mut there: Vec<String> = Vec::new();
+    let metrics = patgate::metrics::Metrics::new("0");
+    metrics.credentials(&[("web".into(), "valid")]);
+    for line in metrics.encode().lines() {
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        there.push(format!("{name}{suffix}"));
+    }
+    documented.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(documented, there);
+}
+
+#[test]
+fn documented_spellings_are_read_as_the_page_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("patgate.toml");
+    fs::write(
+        &path,
+        configuration("", "")
+            .replace("[vault.sealed]\ntype = \"sealed\"\npath = \"vault.sealed\"\nkey = \"vault.key\"", ""),
+    )
+    .unwrap();
+    let mut read = 0;
+    for row in table("docs/rules.md") {
+        let Some(wanted) = codes(&row[1]).next().filter(|wanted| wanted.starts_with("/contoso/")) else {
+            continue;
+        };
+        for request in codes(&row[0]) {
+            let mut explain = patgate();
+            explain.args(["explain", "--json", "--config"]).arg(&path);
+            let output =
+                explain.args(["--from", "127.0.0.1", "GET", &request.replace('…', "x")]).output().unwrap();
+            let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(said["reading"]["path"], wanted.replace('…', "x"), "{request}: {said}");
+            read += 1;
+        }
+    }
+    assert!(read >= 8, "{read}");
+}
+
+#[test]
+fn documented_patterns_and_actions_are_ones() {
+    let (mut patterns, mut actions) = (0, 0);
+    for row in table("docs/rules.md") {
+        for code in codes(&row[0]) {
+            if row.len() == 2 && code.starts_with('/') && codes(&row[1]).next().is_none() {
+                patgate::policy::Pattern::parse(code).unwrap_or_else(|problem| panic!("{code}: {problem}"));
+                patterns += 1;
+            }
+            if code.starts_with("git:") || code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+                patgate::gate::ActionPattern::parse(code)
+                    .unwrap_or_else(|problem| panic!("{code}: {problem}"));
+                actions += 1;
+            }
+        }
+    }
+    assert!(patterns >= 7 && actions == 10, "{patterns} {actions}");
+}
