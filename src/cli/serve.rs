@@ -12,11 +12,11 @@ use crate::{app, telemetry};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   patgate serve --config /etc/patgate/patgate.toml
-  PATGATE_LOG=patgate=debug patgate serve --config patgate.toml --log json
+  PATGATE_LOG=warn patgate serve --config patgate.toml --log json
 
 Signals: SIGHUP reads the configuration again (it is also noticed by itself). SIGTERM or SIGINT
-stops: new connections are taken for `drain-delay` more, requests under way have `drain` to end;
-a second signal ends them at once.")]
+stops: new connections are taken for `drain-delay` more, then requests under way have `drain` to
+end. Each further signal ends the wait that is under way.")]
 pub struct Arguments {
     /// The configuration
     #[arg(long, value_name = "FILE")]
