@@ -33,7 +33,7 @@ const CLONE: &str = "/home/sam/patgate";
 const PORT: u16 = 8443;
 const ADMIN: u16 = 9443;
 /// How many blocks may be left out, on all pages.
-const NOT_RUN: usize = 8;
+const NOT_RUN: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A block of a page.
@@ -73,7 +73,7 @@ fn blocks(page: &Path) -> Vec<Block> {
     for (number, line) in text.lines().enumerate() {
         match (&mut open, line.trim_start().strip_prefix("```")) {
             (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some(block), None) => block.text.push_str(&format!("{line}\n")),
+            (Some(block), None) => block.text.extend([line, "\n"]),
             (None, Some(language)) => {
                 let (language, comment) = (language.to_owned(), above.take());
                 open = Some(Block { line: number + 1, language, comment, text: String::new() });

@@ -214,7 +214,8 @@ fn every_field_and_kind_of_a_record_is_documented() {
     let mut fields = Vec::new();
     for file in ["record.rs", "entry.rs", "lane.rs", "open.rs", "writer.rs"] {
         let text = fs::read_to_string(source.join(file)).unwrap();
-        let text = text.split("#[cfg(test)]").next().unwrap().replace("thread::Builder::new()\n        .name(", "");
+        let text =
+            text.split("#[cfg(test)]").next().unwrap().replace("thread::Builder::new()\n        .name(", "");
         for call in [".name(\"", ".number(\"", ".text(\"", ".key(\"", "Record::begin(&mut buffer, \""] {
             fields.extend(text.split(call).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
         }
