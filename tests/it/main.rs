@@ -19,6 +19,7 @@ mod audit;
 mod failure;
 mod git;
 mod life;
+mod printed;
 mod readme;
 mod reference;
 mod requests;
