@@ -159,7 +159,9 @@ fn text(chain: &Chain) -> String {
     };
     let good = match chain.verdict {
         // What stands before the place is proved.
-        Verdict::Altered { .. } => format!("{} records before it are good", chain.records.saturating_sub(1)),
+        Verdict::Altered { seq, .. } => {
+            format!("{} records before it are good", chain.records.min(seq.saturating_sub(1)))
+        }
         _ => counts,
     };
     format!("{}: {verdict}; {good}", chain.folder.display())

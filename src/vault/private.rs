@@ -18,7 +18,7 @@ use super::VaultError;
 /// Who may read a file besides its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readers {
-    /// Nobody.
+    /// Nobody; of a file of root's also the group, where patgate is not root.
     Owner,
     /// The group: systemd gives a service its credentials by an access list, which the mode shows as the group's.
     Group,
@@ -75,14 +75,13 @@ pub(super) fn read(path: &Path, readers: Readers, cap: usize) -> Result<Zeroizin
     if !about.is_file() {
         return Err(Unread::NoFile(path.to_owned()));
     }
-    let others = match readers {
-        Readers::Owner => 0o077,
-        Readers::Group => 0o037,
-    };
+    let own = about.uid() == rustix::process::geteuid().as_raw();
+    // Kubernetes mounts secrets as root's, for a group that patgate is in.
+    let others = if own && readers == Readers::Owner { 0o077 } else { 0o037 };
     if about.mode() & others != 0 {
         return Err(Unread::Open(path.to_owned(), about.mode() & 0o777));
     }
-    if about.uid() != 0 && about.uid() != rustix::process::geteuid().as_raw() {
+    if about.uid() != 0 && !own {
         return Err(Unread::Foreign(path.to_owned(), about.uid()));
     }
     // Room for all of it and one more: a buffer that grows leaves a copy behind.
