@@ -82,7 +82,6 @@ fn closes(why: Refusal) -> bool {
             | Refusal::QueryAmbiguous
             | Refusal::HostUnknown
             | Refusal::BodyIncomplete
-            | Refusal::Stopping
             | Refusal::Internal
     )
 }
@@ -102,7 +101,6 @@ mod tests {
             (Refusal::HeaderAmbiguous, true),
             (Refusal::PathAmbiguous, true),
             (Refusal::HostUnknown, true),
-            (Refusal::Stopping, true),
             (Refusal::NoRule, false),
             (Refusal::TooManyRequests, false),
             (Refusal::CredentialRejected, false),

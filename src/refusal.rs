@@ -162,8 +162,6 @@ refusals! {
     UpstreamGarbled = "upstream-garbled", BAD_GATEWAY, AzureDevops, "Azure DevOps' answer can't be read";
     /// Azure DevOps answered with a page for signing in, or held up the credential itself.
     UpstreamWithheld = "upstream-withheld", BAD_GATEWAY, AzureDevops, "Azure DevOps' answer was withheld";
-    /// patgate is stopping and takes no new requests on this connection.
-    Stopping = "stopping", SERVICE_UNAVAILABLE, Patgate, "patgate is stopping; try again";
     /// A fault of patgate's own.
     Internal = "internal", INTERNAL_SERVER_ERROR, Patgate, "an internal fault";
 }

@@ -64,7 +64,7 @@ pub fn render(said: &Said<'_>, push: &Push) -> Response<Full<Bytes>> {
 /// In seconds, for what passes by itself.
 fn retry_after(why: Refusal) -> Option<u16> {
     match why {
-        Refusal::TooManyRequests | Refusal::Stopping => Some(1),
+        Refusal::TooManyRequests => Some(1),
         Refusal::AuditUnavailable | Refusal::VaultUnavailable => Some(5),
         _ => None,
     }
