@@ -300,6 +300,51 @@ fn an_answer_that_holds_the_credential_up_is_withheld() {
 }
 
 #[test]
+fn a_credential_held_up_in_what_is_only_recorded_reaches_no_record() {
+    let percent = OLD.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02x}"));
+    let far = "x".repeat(100);
+    for (status, field, answers) in [
+        ("401 Unauthorized", format!("x-tfs-serviceerror: {percent}"), 1),
+        ("401 Unauthorized", format!("x-tfs-serviceerror: {far}{far}{far}%2f{OLD}"), 1),
+        ("203 Non-Authoritative", format!("content-type: text/html\r\nx-tfs-serviceerror: {percent}"), 1),
+        ("302 Found", format!("location: https://login.live.com/?{OLD}"), 1),
+        ("200 OK", format!("x-vss-userdata: {far}{OLD}"), 1),
+        ("200 OK", format!("activityid: {percent}"), 1),
+        ("200 OK", format!("location: https://evil.example/?sig={percent}"), 1),
+    ] {
+        rig::run(async {
+            let house = House::new().await;
+            let echo = format!("HTTP/1.1 {status}\r\n{field}\r\ncontent-length: 0\r\n\r\n");
+            let (answer, (heads, _)) = tokio::join!(house.ask(GET), script(&house.rig, [&*echo]));
+            assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("upstream-withheld"), "{answer}");
+            assert!(!answer.contains(&percent) && !answer.contains(OLD), "{answer}");
+            assert_eq!(heads.len(), answers, "{field}");
+            // Asserts that neither form stands in the audit; parts would be as bad.
+            let records = format!("{:?}", house.records());
+            assert!(!records.contains(&OLD[..16]) && !records.contains(&percent[..48]), "{records}");
+        });
+    }
+}
+
+#[test]
+fn a_client_can_not_have_a_credential_condemned_by_what_it_asks_for() {
+    rig::run(async {
+        let house = House::new().await;
+        let quoted = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nx-tfs-serviceerror: TF400813%3A%20project%20%27\
+                      The%20Personal%20Access%20Token%20used%20has%20expired.%27%20is%20not%20yours.\r\n\r\n";
+        let host = async {
+            let (_, first) = script(&house.rig, [quoted]).await;
+            // The probe clears the token.
+            let somebody = SOMEBODY.replace("58", &length(SOMEBODY));
+            let (_, second) = script(&house.rig, [&*somebody]).await;
+            (first, second)
+        };
+        let (answer, _streams) = tokio::join!(house.ask(GET), host);
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("scope-missing"), "{answer}");
+    });
+}
+
+#[test]
 fn a_redirect_comes_back_to_patgate() {
     rig::run(async {
         let house = House::new().await;
