@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use hyper::{body::Incoming, server::conn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -287,9 +287,10 @@ where
     let connection = builder.serve_connection(io, requests);
     let ended = drive(connection, life, |connection| Pin::new(connection).graceful_shutdown()).await;
     if let Err(error) = ended
-        && error.is_parse()
+        && let Some(broken) = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<h2::Error>())
+        && broken.is_library()
     {
-        lane.connection(address, Refusal::HeadMalformed, &error.to_string());
+        lane.connection(address, Refusal::HeadMalformed, &broken.to_string());
     }
 }
 
@@ -356,7 +357,8 @@ where
         let turn = self.phase.begin();
         let house = &self.house;
         let leaving = *house.life.borrow() != Life::Serving;
-        if request.uri().path() == "/_patgate/ready" {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if reads && request.uri().path() == "/_patgate/ready" {
             let ready = !leaving && house.audit.is_available();
             let answer = pipeline::ready(ready).map(|body| Taken { body, turn: Some(turn) });
             return Box::pin(std::future::ready(Ok(answer)));
@@ -383,6 +385,7 @@ where
             if leaving && !multiplexed {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
+            turn.offer();
             Ok(response.map(|body| Taken { body, turn: Some(turn) }))
         })
     }
@@ -405,7 +408,13 @@ impl http_body::Body for Taken {
         self: Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        if let Some(turn) = this.turn {
+            // Asked for more only once the client took what there was.
+            if polled.is_pending() { turn.taken() } else { turn.offer() }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
