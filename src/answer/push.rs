@@ -4,7 +4,10 @@
 //! it asked for that, after its whole pack was taken (gitprotocol-pack, "Pushing Data To a
 //! Server" and "Report Status"). A plain 403 ends in `Everything up-to-date`.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body::Body;
@@ -34,11 +37,38 @@ pub enum Push {
     },
 }
 
-/// Reads the commands, then the rest, up to [`drain::PUSH`].
+/// How many pushes have their commands read at once, all workers together: a list and its report may take some
+/// MiB, and a single address could ask for thousands.
+const MOST: usize = 32;
+
+/// How many have them read now.
+static READING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of [`MOST`], given back on drop.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let place = Self;
+        (READING.fetch_add(1, Relaxed) < MOST).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        READING.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Reads the commands, then the rest, up to [`drain::PUSH`]. Where too many are read already, the body is
+/// drained all the same.
 pub async fn read<B>(body: B, idle: Duration) -> (Push, Drained)
 where
     B: Body<Data = Bytes> + Unpin,
 {
+    let Some(_place) = Place::take() else {
+        return (Push::Unread, drain::drain(body, drain::PUSH, idle).await);
+    };
     let mut reading = Reading::default();
     let drained = drain::each(body, drain::PUSH, idle, |piece| reading.take(piece)).await;
     (reading.found(), drained)
