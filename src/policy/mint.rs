@@ -50,6 +50,7 @@ const MINTS: &[(&str, &str)] = &[
     ("agent", "_apis/mps/*/pools/*/machines/*/accesstoken"),
     ("storage-token", "_apis/migration/sastokenrequest"),
     // The web pages for all of these.
+    ("tokens", "_userssettings"),
     ("tokens", "_usersettings"),
     ("tokens", "_details/security"),
     ("tokens", "_api/_account"),
@@ -64,6 +65,8 @@ const OPAQUE: &[&str] = &[
     "_apis/contribution/hierarchy",
     "_apis/contribution/dataproviders/query",
     "_apis/contribution/nodes/query",
+    // What the web pages are made of: no interface for anybody else, and not described anywhere.
+    "_api",
 ];
 
 /// The operation that mints or reveals a credential at this path, if it is one. `path` begins at the route.
@@ -137,6 +140,7 @@ mod tests {
             ("_apis/distributedtask/variablegroups", None),
             ("_apis/git/repositories/tokens", None),
             ("_git/tokens", None),
+            ("_userssettings/tokens", Some("tokens")),
             ("_usersettings/tokens", Some("tokens")),
             ("_apis", None),
         ] {
@@ -153,6 +157,7 @@ mod tests {
             ("_apis/wit/workitems", None),
             ("_apis/contribution/hierarchyquery/project/x", Some(3)),
             ("_apis/contribution/installedapps", None),
+            ("_api/_versioncontrol/items", Some(1)),
         ] {
             let segments: Vec<&str> = path.split('/').collect();
             assert_eq!(opaque(&segments), expected, "{path}");
