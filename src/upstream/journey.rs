@@ -12,14 +12,15 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 
-use super::{Roots, Upstream, rig, rig::Rig};
+use super::{Body, Roots, Upstream, rig, rig::Rig};
 use crate::{
     app::Snapshot,
     audit::{Audit, Lane},
     clock,
     limits::Counts,
     listener::{Arrived, Passage, Peer},
-    pipeline::{Parts, pipeline},
+    pipeline::{Answer, Parts, pipeline},
+    refusal::Refused,
     vault::Vaults,
 };
 
@@ -93,8 +94,16 @@ ca = "ca.pem"
 
     /// A client's connection.
     fn client(&self) -> DuplexStream {
+        self.client_of(pipeline(&self.parts))
+    }
+
+    /// A client's connection to another pipeline.
+    fn client_of<P>(&self, pipeline: P) -> DuplexStream
+    where
+        P: Service<Arrived, Response = http::Response<Body>, Error = Infallible> + Clone + 'static,
+        P::Future: 'static,
+    {
         let (near, far) = duplex(1 << 20);
-        let pipeline = pipeline(&self.parts);
         let (lane, snapshot) = (Rc::clone(&self.lane), Arc::clone(&self.snapshot));
         let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
             let (head, body) = request.into_parts();
@@ -341,6 +350,35 @@ fn a_client_can_not_have_a_credential_condemned_by_what_it_asks_for() {
         };
         let (answer, _streams) = tokio::join!(house.ask(GET), host);
         assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("scope-missing"), "{answer}");
+    });
+}
+
+#[test]
+fn a_panic_in_a_step_is_an_answer_that_tells_nothing_and_a_record() {
+    rig::run(async {
+        let house = House::new().await;
+        let panics = Answer(tower::util::service_fn(|arrived: Arrived| async move {
+            if arrived.head.uri.path() != "/sound" {
+                panic!("while {OLD} was in hand");
+            }
+            Err::<http::Response<Body>, _>(Refused::new(
+                crate::refusal::Refusal::NoRule,
+                crate::gate::Wire::Api,
+                None,
+                arrived.passage.entry,
+            ))
+        }));
+        let mut client = house.client_of(panics);
+        let sound = "GET /sound HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nconnection: close\r\n\r\n";
+        let first = "GET / HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n\r\n";
+        client.write_all(format!("{first}{sound}").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("HTTP/1.1 403 "), "{answer}");
+        assert!(!answer.contains(OLD), "{answer}");
+        let records = house.records();
+        assert_eq!(records.len(), 2, "{records:?}");
+        assert_eq!((&records[0]["ending"], &records[1]["refusal"]), (&"panic".into(), &"no-rule".into()));
     });
 }
 

@@ -316,6 +316,25 @@ fn what_a_client_sends_to_steal_or_to_forge_comes_to_nothing() {
     assert!(lines <= records, "{lines} lines of {records} records");
 }
 
+#[test]
+fn a_page_of_another_site_in_a_browser_here_writes_nothing() {
+    let proxy = setup().start();
+    let post = "/contoso/_apis/sample/sink";
+    let form = ["-X", "POST", "-d", "a=b", "-H", "Content-Type: text/plain", "-H", "Sec-Fetch-Site: cross-site"];
+    for origin in ["https://evil.example", "null", "http://localhost:1"] {
+        let origin = format!("Origin: {origin}");
+        let (status, body) = proxy.get(post, &[&form[..], &["-H", &origin]].concat());
+        assert_eq!(status, 421, "{origin}: {body}");
+    }
+    assert_eq!(count(&proxy, "intent"), 0);
+    proxy.record("the page", |record| record["detail"] == "a page of another site would write (Origin)");
+    let own = format!("Origin: {}", proxy.url(""));
+    assert_eq!(proxy.get(post, &[&form[..], &["-H", &own]].concat()).0, 200);
+    // What it only asks for, it is not shown: nothing in the answer allows a page to look.
+    let (_, answer) = proxy.get(GOOD, &["-i", "-H", "Origin: https://evil.example"]);
+    assert!(!answer.to_lowercase().contains("access-control"), "{answer}");
+}
+
 fn metrics(admin: SocketAddr) -> String {
     let mut socket = TcpStream::connect(admin).unwrap();
     socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
