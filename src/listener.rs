@@ -357,8 +357,8 @@ where
         let turn = self.phase.begin();
         let house = &self.house;
         let leaving = *house.life.borrow() != Life::Serving;
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        if reads && request.uri().path() == "/_patgate/ready" {
+        let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if only_reads && request.uri().path() == "/_patgate/ready" {
             let ready = !leaving && house.audit.is_available();
             let answer = pipeline::ready(ready).map(|body| Taken { body, turn: Some(turn) });
             return Box::pin(std::future::ready(Ok(answer)));

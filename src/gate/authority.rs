@@ -32,7 +32,11 @@ pub fn check(head: &Parts, listen: &Listen) -> Result<(), Refusal> {
         (Some(named), _) | (None, Some(named)) => named,
         (None, None) => return Err(Refusal::HostUnknown),
     };
-    if answers(named, listen) && !is_of_another_site(head, listen) { Ok(()) } else { Err(Refusal::HostUnknown) }
+    if answers(named, listen) && !is_of_another_site(head, listen) {
+        Ok(())
+    } else {
+        Err(Refusal::HostUnknown)
+    }
 }
 
 /// Whether a page of another site makes this request, which would write. One that only reads shows that page
@@ -41,7 +45,8 @@ pub(super) fn is_of_another_site(head: &Parts, listen: &Listen) -> bool {
     let is_own = |origin: &HeaderValue| {
         let text = origin.to_str().unwrap_or_default();
         let secure = text.strip_prefix("https://").map(|rest| (rest, 443));
-        let Some((rest, usual)) = secure.or_else(|| text.strip_prefix("http://").map(|rest| (rest, 80))) else {
+        let Some((rest, usual)) = secure.or_else(|| text.strip_prefix("http://").map(|rest| (rest, 80)))
+        else {
             return false;
         };
         split(rest).is_some_and(|(name, port)| is_own(name, Some(port.unwrap_or(usual)), listen))
@@ -184,7 +189,8 @@ mod tests {
             (&local, "POST", &["http://localhost"], false),
         ] {
             let host = listen.public_url.authority.as_str();
-            let mut request = http::Request::builder().method(method).uri("/contoso").header(header::HOST, host);
+            let mut request =
+                http::Request::builder().method(method).uri("/contoso").header(header::HOST, host);
             for origin in origins {
                 request = request.header(header::ORIGIN, *origin);
             }

@@ -358,9 +358,7 @@ fn a_panic_in_a_step_is_an_answer_that_tells_nothing_and_a_record() {
     rig::run(async {
         let house = House::new().await;
         let panics = Answer(tower::util::service_fn(|arrived: Arrived| async move {
-            if arrived.head.uri.path() != "/sound" {
-                panic!("while {OLD} was in hand");
-            }
+            assert_eq!(arrived.head.uri.path(), "/sound", "while {OLD} was in hand");
             Err::<http::Response<Body>, _>(Refused::new(
                 crate::refusal::Refusal::NoRule,
                 crate::gate::Wire::Api,

@@ -96,11 +96,19 @@ fn the_rest_of_a_refused_body_is_never_read_as_a_request() {
         ("an unknown method", format!("QUERY {refused} HTTP/1.1\r\n{HOST}{}\r\n{hidden}", length(&hidden))),
         ("a body on a GET", format!("GET {GOOD} HTTP/1.1\r\n{HOST}{}\r\n{hidden}", length(&hidden))),
         ("a body on a GET, chunked", format!("GET {GOOD} HTTP/1.1\r\n{HOST}{te}\r\n{}", chunk(&hidden))),
-        ("a body for the balancer", format!("GET /_patgate/ready HTTP/1.1\r\n{HOST}{}\r\n{many}", length(&many))),
+        (
+            "a body for the balancer",
+            format!("GET /_patgate/ready HTTP/1.1\r\n{HOST}{}\r\n{many}", length(&many)),
+        ),
         ("lengths and chunks", post(refused, &(length("0\r\n\r\n") + te)) + "0\r\n\r\n" + &hidden),
         ("broken chunks", post(refused, te) + "5\r\nab\r\n" + &hidden),
         ("a size that is none", post(refused, te) + "0x3\r\nabc\r\n0\r\n\r\n" + &hidden),
-        ("upgraded", format!("GET {refused} HTTP/1.1\r\n{HOST}Connection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n{hidden}")),
+        (
+            "upgraded",
+            format!(
+                "GET {refused} HTTP/1.1\r\n{HOST}Connection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n{hidden}"
+            ),
+        ),
         ("connected", format!("CONNECT /_patgate/ready HTTP/1.1\r\n{HOST}\r\n{hidden}")),
     ] {
         let before = proxy.organization().requests();
@@ -121,7 +129,12 @@ fn the_rest_of_a_refused_body_is_never_read_as_a_request() {
 #[test]
 fn a_body_that_breaks_is_never_ended_cleanly_upstream() {
     let proxy = setup().start();
-    for broken in ["5\r\nabc", "3\r\nabc\r\n0x3\r\nabc\r\n0\r\n\r\n", "3\r\nabc\r\nzz\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n"] {
+    for broken in [
+        "5\r\nabc",
+        "3\r\nabc\r\n0x3\r\nabc\r\n0\r\n\r\n",
+        "3\r\nabc\r\nzz\r\n\r\n",
+        "3\r\nabcd\r\n0\r\n\r\n",
+    ] {
         let before = proxy.organization().requests();
         let mut socket = TcpStream::connect(proxy.address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -144,11 +157,16 @@ fn what_hyper_lets_through_goes_up_clean_or_not_at_all() {
     let proxy = setup().start();
     let head = |line: &str| format!("GET {GOOD} HTTP/1.1\r\n{HOST}{line}\r\nConnection: close\r\n\r\n");
     let post = |lines: &str| {
-        format!("POST /contoso/_apis/sample/sink HTTP/1.1\r\n{HOST}{lines}\r\nConnection: close\r\n\r\nabc\r\n0\r\n\r\n")
+        format!(
+            "POST /contoso/_apis/sample/sink HTTP/1.1\r\n{HOST}{lines}\r\nConnection: close\r\n\r\nabc\r\n0\r\n\r\n"
+        )
     };
     for (name, request) in [
         ("obs-text", head("Accept: caf\u{e9}").into_bytes()),
-        ("0x85", b"GET /contoso/_apis/projects HTTP/1.1\r\nHost: localhost\r\nAccept: a\x85\r\n\r\n".to_vec()),
+        (
+            "0x85",
+            b"GET /contoso/_apis/projects HTTP/1.1\r\nHost: localhost\r\nAccept: a\x85\r\n\r\n".to_vec(),
+        ),
         ("obs-fold", head("Accept: a\r\n b").into_bytes()),
         ("a leading space", head(" Accept: a").into_bytes()),
         ("an empty name", head(": a").into_bytes()),
@@ -170,16 +188,31 @@ fn what_hyper_lets_through_goes_up_clean_or_not_at_all() {
         ("identity", post("Transfer-Encoding: identity").into_bytes()),
         ("HTTP/0.9", b"GET /contoso/_apis/projects\r\n\r\n".to_vec()),
         ("HTTP/1.2", format!("GET {GOOD} HTTP/1.2\r\n{HOST}\r\n").into_bytes()),
-        ("chunks of HTTP/1.0", format!("POST {GOOD} HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n").into_bytes()),
+        (
+            "chunks of HTTP/1.0",
+            format!("POST {GOOD} HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n").into_bytes(),
+        ),
         ("two spaces", format!("GET  {GOOD} HTTP/1.1\r\n{HOST}\r\n").into_bytes()),
         ("a tab", format!("GET\t{GOOD} HTTP/1.1\r\n{HOST}\r\n").into_bytes()),
         ("an asterisk", format!("OPTIONS * HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n").into_bytes()),
-        ("an authority", format!("GET dev.azure.com:443 HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n").into_bytes()),
+        (
+            "an authority",
+            format!("GET dev.azure.com:443 HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n").into_bytes(),
+        ),
         ("ftp", format!("GET ftp://evil/contoso HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n").into_bytes()),
         ("an empty host", format!("GET {GOOD} HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n").into_bytes()),
-        ("a host with a user", format!("GET {GOOD} HTTP/1.1\r\nHost: a@localhost\r\nConnection: close\r\n\r\n").into_bytes()),
-        ("a host with a path", format!("GET {GOOD} HTTP/1.1\r\nHost: a@b/c\r\nConnection: close\r\n\r\n").into_bytes()),
-        ("a host of Azure DevOps", format!("GET {GOOD} HTTP/1.1\r\nHost: dev.azure.com\r\nConnection: close\r\n\r\n").into_bytes()),
+        (
+            "a host with a user",
+            format!("GET {GOOD} HTTP/1.1\r\nHost: a@localhost\r\nConnection: close\r\n\r\n").into_bytes(),
+        ),
+        (
+            "a host with a path",
+            format!("GET {GOOD} HTTP/1.1\r\nHost: a@b/c\r\nConnection: close\r\n\r\n").into_bytes(),
+        ),
+        (
+            "a host of Azure DevOps",
+            format!("GET {GOOD} HTTP/1.1\r\nHost: dev.azure.com\r\nConnection: close\r\n\r\n").into_bytes(),
+        ),
         ("raw UTF-8", last("/contoso/caf\u{e9}/_apis/x").into_bytes()),
         ("HTTP/2 in the clear", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
     ] {
@@ -194,7 +227,9 @@ fn what_hyper_lets_through_goes_up_clean_or_not_at_all() {
         last("/contoso/_apis/sample/echo"),
         "GET /contoso/_apis/sample/echo HTTP/1.1\nHost: localhost\nConnection: close\n\n".to_owned(),
         last("/contoso/_apis/sample/echo#fragment"),
-        format!("GET /contoso/_apis/sample/echo HTTP/1.1\r\n{HOST}Connection: close, X-A\r\nX-A: b\r\nUpgrade: websocket\r\nTE: trailers\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nKeep-Alive: timeout=5\r\nProxy-Authorization: Basic eA==\r\nX-Forwarded-Host: evil\r\nX-Original-URL: /x\r\nX-Rewrite-URL: /x\r\nX-TFS-Impersonate: a\r\nX-VSS-Impersonate: a\r\nAuthorization: Bearer own\r\nCookie: UserAuthentication=own\r\nCookie: b=c\r\n\r\n"),
+        format!(
+            "GET /contoso/_apis/sample/echo HTTP/1.1\r\n{HOST}Connection: close, X-A\r\nX-A: b\r\nUpgrade: websocket\r\nTE: trailers\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nKeep-Alive: timeout=5\r\nProxy-Authorization: Basic eA==\r\nX-Forwarded-Host: evil\r\nX-Original-URL: /x\r\nX-Rewrite-URL: /x\r\nX-TFS-Impersonate: a\r\nX-VSS-Impersonate: a\r\nAuthorization: Bearer own\r\nCookie: UserAuthentication=own\r\nCookie: b=c\r\n\r\n"
+        ),
     ] {
         let answer = proxy.raw(request.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 200"), "{request:?}: {answer}");
@@ -229,7 +264,8 @@ fn a_head_that_trickles_is_cut_off_and_on_record() {
     let proxy = setup().limits("head = \"1s\"").start();
     let begun = Instant::now();
     let mut socket = TcpStream::connect(proxy.address).unwrap();
-    let ended = get(GOOD).bytes().cycle().filter(|byte| *byte != b'\n').any(|byte| {
+    let bytes = get(GOOD).bytes().cycle().filter(|byte| *byte != b'\n').take(1000).collect::<Vec<_>>();
+    let ended = bytes.into_iter().any(|byte| {
         thread::sleep(Duration::from_millis(100));
         socket.write_all(&[byte]).is_err()
     });
@@ -271,7 +307,10 @@ fn connections_from_one_address_are_capped_and_others_are_served() {
     let refused = count(&proxy, "connection");
     assert!((45..60).contains(&refused), "{refused}");
     let records = proxy.records();
-    assert!(records.iter().filter(|record| record["kind"] == "connection").count() < 45, "a flood is counted");
+    assert!(
+        records.iter().filter(|record| record["kind"] == "connection").count() < 45,
+        "a flood is counted"
+    );
 }
 
 #[test]
@@ -320,7 +359,8 @@ fn what_a_client_sends_to_steal_or_to_forge_comes_to_nothing() {
 fn a_page_of_another_site_in_a_browser_here_writes_nothing() {
     let proxy = setup().start();
     let post = "/contoso/_apis/sample/sink";
-    let form = ["-X", "POST", "-d", "a=b", "-H", "Content-Type: text/plain", "-H", "Sec-Fetch-Site: cross-site"];
+    let form =
+        ["-X", "POST", "-d", "a=b", "-H", "Content-Type: text/plain", "-H", "Sec-Fetch-Site: cross-site"];
     for origin in ["https://evil.example", "null", "http://localhost:1"] {
         let origin = format!("Origin: {origin}");
         let (status, body) = proxy.get(post, &[&form[..], &["-H", &origin]].concat());
@@ -393,23 +433,34 @@ fn a_post_is_sent_once_whatever_becomes_of_the_connection() {
     }
 }
 
+fn assert_private(path: &Path) {
+    let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            assert_private(&entry.unwrap().path());
+        }
+    }
+}
+
 #[test]
 fn what_lies_on_the_disk_is_for_its_owner_alone() {
     let proxy = setup().start();
     assert_eq!(proxy.get(GOOD, &[]).0, 200);
-    fn walk(path: &Path) {
-        let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
-        if path.is_dir() {
-            fs::read_dir(path).unwrap().for_each(|entry| walk(&entry.unwrap().path()));
-        }
-    }
-    walk(&proxy.audit);
+    assert_private(&proxy.audit);
     let limits = fs::read_to_string(format!("/proc/{}/limits", proxy.pid())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
     let command = fs::read(format!("/proc/{}/cmdline", proxy.pid())).unwrap();
     assert!(!String::from_utf8_lossy(&command).contains(PAT));
+}
+
+#[test]
+fn an_audit_that_others_may_take_away_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let proxy = setup().audit(folder.path()).start();
+    assert!(proxy.log().contains("others may write into the audit's folder"), "{}", proxy.log());
 }
 
 #[test]

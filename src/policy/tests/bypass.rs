@@ -226,7 +226,7 @@ fn what_hides_its_operation_in_its_body_is_opened_by_its_own_name_alone() {
 #[test]
 fn no_spelling_and_no_host_opens_what_gives_credentials_away() {
     let hosts: Vec<&str> = Host::ALL.iter().map(|host| host.authority()).collect();
-    let patterns: String = hosts.iter().map(|host| format!("/{host}/contoso/** ")).collect();
+    let patterns = hosts.iter().map(|host| format!("/{host}/contoso/**")).collect::<Vec<_>>().join(" ");
     let rules = [
         allow("all", "*", &patterns, EVERYTHING),
         allow("all here", "*", "/contoso/** /contoso/*/** /**", EVERYTHING),

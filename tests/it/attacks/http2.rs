@@ -49,7 +49,8 @@ impl Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let tls = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap();
+        let tls =
+            ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap();
         let socket = TcpStream::connect(proxy.address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut client = Self(StreamOwned::new(tls, socket));
@@ -88,7 +89,8 @@ impl Client {
                 DATA if frame.stream == stream => body.extend_from_slice(&frame.payload),
                 _ => {}
             }
-            if frame.stream == stream && matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0 {
+            if frame.stream == stream && matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0
+            {
                 return Ok(String::from_utf8_lossy(&body).into_owned());
             }
         }
@@ -128,7 +130,8 @@ fn usual<'a>(method: &'a str, path: &'a str, authority: &'a str) -> Vec<(&'a str
 #[test]
 fn what_http2_lets_through_is_judged_like_http1() {
     let proxy = setup().tls().start();
-    let with = |more: &[(&'static str, &'static str)]| [usual("GET", GOOD, "localhost"), more.to_vec()].concat();
+    let with =
+        |more: &[(&'static str, &'static str)]| [usual("GET", GOOD, "localhost"), more.to_vec()].concat();
     let without = |name: &str| {
         let fields = usual("GET", GOOD, "localhost");
         fields.into_iter().filter(|(own, _)| *own != name).collect::<Vec<_>>()
@@ -153,7 +156,10 @@ fn what_http2_lets_through_is_judged_like_http1() {
         let mut client = Client::new(&proxy, &[]);
         client.send(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields)).unwrap();
         let answer = client.answer(1);
-        assert!(answer.as_ref().is_ok_and(|body| body.contains(&format!("\"{code}\""))), "{name}: {answer:?}");
+        assert!(
+            answer.as_ref().is_ok_and(|body| body.contains(&format!("\"{code}\""))),
+            "{name}: {answer:?}"
+        );
     }
     for (name, fields) in [
         ("an upper-case name", with(&[("Accept", "a")])),
@@ -209,7 +215,8 @@ fn a_body_that_the_head_did_not_announce_is_refused() {
     let answer = client.answer(1);
     assert!(answer.as_ref().is_ok_and(|body| body.contains("\"framing\"")), "{answer:?}");
     // And one whose length is another than the head says.
-    let fields = [usual("POST", "/contoso/_apis/sample/sink", "localhost"), vec![("content-length", "9")]].concat();
+    let fields =
+        [usual("POST", "/contoso/_apis/sample/sink", "localhost"), vec![("content-length", "9")]].concat();
     let mut client = Client::new(&proxy, &[]);
     client.send(HEADERS, END_HEADERS, 1, &block(&fields)).unwrap();
     client.send(DATA, END_STREAM, 1, b"abc").unwrap();
@@ -224,7 +231,9 @@ fn a_client_of_http2_that_gives_no_window_is_let_go() {
     let mut client = Client::new(&proxy, &[0, 4, 0, 0, 0, 0]);
     let fields = usual("GET", "/contoso/_apis/sample/huge?bytes=1000000", "localhost");
     client.send(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields)).unwrap();
-    client.send(HEADERS, END_HEADERS | END_STREAM, 3, &block(&usual("GET", "/fabrikam/x", "localhost"))).unwrap();
+    client
+        .send(HEADERS, END_HEADERS | END_STREAM, 3, &block(&usual("GET", "/fabrikam/x", "localhost")))
+        .unwrap();
     let begun = Instant::now();
     while client.receive().is_some() {}
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
@@ -289,31 +298,47 @@ fn a_bomb_of_headers_does_not_fill_the_memory() {
     }
 }
 
+/// Its name, and what it sends at its `n`th step.
+type Flood<'a> = (&'a str, Box<dyn Fn(&mut Client, u32) -> std::io::Result<()> + 'a>);
+
 #[test]
 fn floods_of_frames_end_their_connection_alone() {
     let proxy = setup().tls().start();
     let before = resident(&proxy);
     let request = block(&usual("GET", GOOD, "localhost"));
-    type Flood<'a> = (&'a str, Box<dyn Fn(&mut Client, u32) -> std::io::Result<()> + 'a>);
     let floods: Vec<Flood<'_>> = vec![
-        ("rapid reset", Box::new(|client, n| {
-            client.send(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &request)?;
-            client.send(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])
-        })),
+        (
+            "rapid reset",
+            Box::new(|client, n| {
+                client.send(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &request)?;
+                client.send(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])
+            }),
+        ),
         ("settings", Box::new(|client, _| client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 1, 0]))),
         ("pings", Box::new(|client, _| client.send(PING, 0, 0, &[0; 8]))),
-        ("empty data", Box::new(|client, n| {
-            if n == 0 {
-                client.send(HEADERS, END_HEADERS, 1, &block(&usual("POST", "/contoso/_apis/sample/sink", "localhost")))?;
-            }
-            client.send(DATA, 0, 1, &[])
-        })),
-        ("continuations", Box::new(|client, n| {
-            if n == 0 {
-                client.send(HEADERS, 0, 1, &request)?;
-            }
-            client.send(CONTINUATION, 0, 1, &field("x-a", &"a".repeat(1000)))
-        })),
+        (
+            "empty data",
+            Box::new(|client, n| {
+                if n == 0 {
+                    client.send(
+                        HEADERS,
+                        END_HEADERS,
+                        1,
+                        &block(&usual("POST", "/contoso/_apis/sample/sink", "localhost")),
+                    )?;
+                }
+                client.send(DATA, 0, 1, &[])
+            }),
+        ),
+        (
+            "continuations",
+            Box::new(|client, n| {
+                if n == 0 {
+                    client.send(HEADERS, 0, 1, &request)?;
+                }
+                client.send(CONTINUATION, 0, 1, &field("x-a", &"a".repeat(1000)))
+            }),
+        ),
     ];
     for (name, flood) in floods {
         let mut client = Client::new(&proxy, &[]);
