@@ -196,6 +196,30 @@ fn a_denied_repository_stays_denied_with_git_behind_its_name() {
 }
 
 #[test]
+fn a_denied_name_stays_denied_in_wider_letters() {
+    let wide = "%EF%BD%93ecret";
+    let denied = all_but("/contoso/secret/** /contoso/web/_git/{secret,hidden-*}/** /contoso/_git/shy/**");
+    assert_all(
+        &denied,
+        &[Some("denied-by-rule")],
+        &lines(&[
+            &format!("GET /contoso/{wide}/_apis/x"),
+            &format!("GET /contoso/{wide}/_git/x/info/refs?service=git-upload-pack"),
+            &format!("GET /contoso/_git/{wide}/info/refs?service=git-upload-pack"),
+            &format!("GET /contoso/web/_git/{wide}/info/refs?service=git-upload-pack"),
+            "GET /contoso/%EF%BC%B3%EF%BC%A5CRET/_apis/x",
+            "GET /contoso/%C5%BFecret/_apis/x",
+            "GET /contoso/web/_git/hidden-%EF%BD%81/info/refs?service=git-upload-pack",
+            "GET /contoso/web/_git/hidde%EF%BD%8E-a/info/refs?service=git-upload-pack",
+            "GET /contoso/shy/_git/%C5%BFhy/info/refs?service=git-upload-pack",
+        ]),
+    );
+    // Another name is another name, and an allow takes no wide one for its own.
+    assert_eq!(verdict(&denied, "GET /contoso/caf%C3%A9/_apis/x"), None);
+    assert_eq!(verdict(&of_web(), "GET /contoso/%EF%BD%97eb/_apis/x"), Some("no-rule"));
+}
+
+#[test]
 fn what_hides_its_operation_in_its_body_is_opened_by_its_own_name_alone() {
     let hidden = lines(&[
         "PATCH /contoso/_apis/wit/$batch",
