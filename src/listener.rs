@@ -360,14 +360,12 @@ where
         let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
         if only_reads && request.uri().path() == "/_patgate/ready" {
             let ready = !leaving && house.audit.is_available();
-            let answer = pipeline::ready(ready).map(|body| Taken { body, turn: Some(turn) });
-            return Box::pin(std::future::ready(Ok(answer)));
+            return Box::pin(std::future::ready(Ok(Taken::of(pipeline::ready(ready), turn))));
         }
         let snapshot = house.snapshot.load_full();
         let Some(listen) = snapshot.config.listeners.get(self.index).map(Arc::clone) else {
             // Listeners do not change in a reload.
-            return Box::pin(std::future::ready(Ok(pipeline::internal()
-                .map(|body| Taken { body, turn: Some(turn) }))));
+            return Box::pin(std::future::ready(Ok(Taken::of(pipeline::internal(), turn))));
         };
         let passage = Passage {
             entry: house.lane.entry(Some(self.peer.address)),
@@ -385,8 +383,7 @@ where
             if leaving && !multiplexed {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            turn.offer();
-            Ok(response.map(|body| Taken { body, turn: Some(turn) }))
+            Ok(Taken::of(response, turn))
         })
     }
 }
@@ -397,6 +394,14 @@ pin_project_lite::pin_project! {
         #[pin]
         body: Body,
         turn: Option<Turn>,
+    }
+}
+
+impl Taken {
+    /// An answer, for the client to take.
+    fn of(response: Response<Body>, turn: Turn) -> Response<Self> {
+        turn.offer();
+        response.map(|body| Self { body, turn: Some(turn) })
     }
 }
 

@@ -307,6 +307,8 @@ fn a_request_that_two_servers_would_read_as_two_is_none() {
         ("POST /contoso/web/_apis/x?X-HTTP-Method-Override=DELETE", "query-ambiguous"),
         ("GET /contoso/web/_git/web/info/refs?service=git-upload-pack,git-receive-pack", "query-ambiguous"),
         ("POST /contoso/web/_git/web/x/git-receive-pack", "path-ambiguous"),
+        ("GET /contoso/web/_api%C5%BF/x", "path-ambiguous"),
+        ("GET /contoso/web/_%EF%BD%81pis/x", "path-ambiguous"),
         ("post /contoso/web/_apis/x", "method-unknown"),
         ("CONNECT /contoso/web/_apis/x", "method-unknown"),
     ] {

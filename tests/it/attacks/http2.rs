@@ -242,6 +242,17 @@ fn a_client_of_http2_that_gives_no_window_is_let_go() {
 }
 
 #[test]
+fn not_even_the_balancers_answer_is_held_for_ever() {
+    let proxy = setup().tls().limits("write-idle = \"1s\"").start();
+    let mut client = Client::new(&proxy, &[0, 4, 0, 0, 0, 0]);
+    let ready = block(&usual("GET", "/_patgate/ready", "localhost"));
+    client.send(HEADERS, END_HEADERS | END_STREAM, 1, &ready).unwrap();
+    let begun = Instant::now();
+    while client.receive().is_some() {}
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn what_breaks_the_protocol_is_on_record() {
     let proxy = setup().tls().start();
     let mut client = Client::new(&proxy, &[]);
