@@ -5,7 +5,7 @@
 //! page in somebody's browser can't read it by pointing its own name at loopback (DNS rebinding):
 //! `Host` must be a loopback name or the listener's address.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
@@ -15,12 +15,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 
-/// Connections at a time; more wait to be accepted.
+/// Connections at a time. One more ends the oldest, so that whoever holds them all, sending nothing, does not
+/// keep a supervisor's question from being answered.
 const CONNECTIONS: usize = 64;
 /// For one connection from its start to its end. Each carries one request.
 const WHOLE: Duration = Duration::from_secs(10);
@@ -74,16 +74,18 @@ impl Readiness {
 /// Answers on `listener` until the future is dropped, and its connections with it.
 pub async fn serve(listener: TcpListener, shown: Arc<dyn Shown>) {
     let own = listener.local_addr().map(|address| address.ip()).ok();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
+    loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let shown = Arc::clone(&shown);
-                connections.spawn(async move {
-                    let _place = place;
-                    connection(stream, own, shown).await;
-                });
+                open.retain(|one| !one.is_finished());
+                if open.len() >= CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                open.push_back(connections.spawn(connection(stream, own, Arc::clone(&shown))));
             }
             Err(error) => {
                 tracing::warn!(%error, "the admin listener can't accept");
@@ -278,15 +280,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_connections_than_there_are_places_wait_their_turn() {
+    async fn whoever_holds_every_connection_keeps_nobody_out() {
         let (address, _server) = listening(true).await;
         let mut held = Vec::new();
-        for _ in 0..CONNECTIONS {
-            held.push(TcpStream::connect(address).await.unwrap());
+        for _ in 0..2 * CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc").await.unwrap();
+            held.push(stream);
         }
-        let late =
-            tokio::spawn(async move { exchange(address, "GET /healthz HTTP/1.1\r\nHost: localhost").await });
-        drop(held);
-        assert!(late.await.unwrap().starts_with("HTTP/1.1 200 OK"));
+        let begun = tokio::time::Instant::now();
+        let answer = exchange(address, "GET /healthz HTTP/1.1\r\nHost: localhost").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(begun.elapsed() < HEAD, "{:?}: only once the others were let go", begun.elapsed());
     }
 }

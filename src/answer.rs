@@ -42,6 +42,8 @@ pub async fn answer(refused: Box<Refused>, limits: &Limits) -> Response<Full<Byt
     let Refused { why, wire, rest, mut entry, help } = *refused;
     let id: Box<str> = entry.id().into();
     let head = entry.facts().method == Some(Method::HEAD);
+    // Whoever may not even ask gets no 256 MiB of attention.
+    let is_push = wire == Wire::GitPush && entry.facts().client.is_some();
     let said = Said { why, wire, help: help.as_deref(), id: &id, head };
 
     // Only the answer to a push depends on what its body says.
@@ -53,7 +55,7 @@ pub async fn answer(refused: Box<Refused>, limits: &Limits) -> Response<Full<Byt
 
     let (push, drained) = match rest {
         None => (Push::Unread, Drained::Whole),
-        Some(body) if wire == Wire::GitPush => push::read(body, limits.body_idle).await,
+        Some(body) if is_push => push::read(body, limits.body_idle).await,
         Some(body) => (Push::Unread, drain::drain(body, drain::SMALL, limits.body_idle).await),
     };
     finish(at_once.unwrap_or_else(|| render(&said, &push)), why, drained)

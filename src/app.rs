@@ -126,6 +126,8 @@ impl StartError {
 /// # Errors
 /// When it could not start; nothing is bound then.
 pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
+    // First of all: the configuration brings private keys.
+    keep_to_ourselves();
     let environment = crate::config::environment_problems(std::env::vars_os());
     if !environment.is_empty() {
         return Err(StartError::Environment(environment));
@@ -134,7 +136,6 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     for warning in &snapshot.config.warnings {
         tracing::warn!("{warning}");
     }
-    keep_to_ourselves();
     let inherited = sockets::Inherited::take()?;
     let workers = snapshot.config.workers.get();
     let addresses: Vec<_> = snapshot.config.listeners.iter().map(|listen| listen.address).collect();
@@ -167,7 +168,7 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
 }
 
 /// No core dumps, no debugger of another user's: both would hold secrets.
-fn keep_to_ourselves() {
+pub(crate) fn keep_to_ourselves() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if setrlimit(Resource::Core, none).is_err()

@@ -87,6 +87,9 @@ pub async fn vet((): (), arrived: Arrived) -> Result<Box<Vetted>, Box<Refused>> 
                 record::target(&target, facts);
                 facts.action = Action::read(&head.method, &target).ok().map(|action| action.as_str());
             }
+            if why == Refusal::HostUnknown && authority::is_of_another_site(&head, &passage.listen) {
+                facts.detail = Some("a page of another site would write (Origin)".into());
+            }
             let rest = (!is_empty).then_some(body);
             return Err(Refused::new(why, wire, rest, passage.entry));
         }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use hyper::{body::Incoming, server::conn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -292,9 +292,11 @@ where
     async move {
         let life = house.life.clone();
         if let Err(error) = drive(connection, life, conn::http2::Connection::graceful_shutdown).await
-            && error.is_parse()
+            && let Some(broken) =
+                std::error::Error::source(&error).and_then(|source| source.downcast_ref::<h2::Error>())
+            && broken.is_library()
         {
-            house.lane.connection(address, Refusal::HeadMalformed, &error.to_string());
+            house.lane.connection(address, Refusal::HeadMalformed, &broken.to_string());
         }
     }
 }
@@ -359,16 +361,15 @@ where
         let turn = self.phase.begin();
         let house = &self.house;
         let leaving = *house.life.borrow() != Life::Serving;
-        if request.uri().path() == "/_patgate/ready" {
+        let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if only_reads && request.uri().path() == "/_patgate/ready" {
             let ready = !leaving && house.audit.is_available();
-            let answer = pipeline::ready(ready).map(|body| Taken { body, turn: Some(turn) });
-            return Box::pin(std::future::ready(Ok(answer)));
+            return Box::pin(std::future::ready(Ok(Taken::of(pipeline::ready(ready), turn))));
         }
         let snapshot = house.snapshot.load_full();
         let Some(listen) = snapshot.config.listeners.get(self.index).map(Arc::clone) else {
             // Listeners do not change in a reload.
-            return Box::pin(std::future::ready(Ok(pipeline::internal()
-                .map(|body| Taken { body, turn: Some(turn) }))));
+            return Box::pin(std::future::ready(Ok(Taken::of(pipeline::internal(), turn))));
         };
         let passage = Passage {
             entry: house.lane.entry(Some(self.peer.address)),
@@ -386,7 +387,7 @@ where
             if leaving && !multiplexed {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| Taken { body, turn: Some(turn) }))
+            Ok(Taken::of(response, turn))
         })
     }
 }
@@ -400,6 +401,14 @@ pin_project_lite::pin_project! {
     }
 }
 
+impl Taken {
+    /// An answer, for the client to take.
+    fn of(response: Response<Body>, turn: Turn) -> Response<Self> {
+        turn.offer();
+        response.map(|body| Self { body, turn: Some(turn) })
+    }
+}
+
 impl http_body::Body for Taken {
     type Data = bytes::Bytes;
     type Error = <Body as http_body::Body>::Error;
@@ -408,7 +417,13 @@ impl http_body::Body for Taken {
         self: Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        if let Some(turn) = this.turn {
+            // Asked for more only once the client took what there was.
+            if polled.is_pending() { turn.taken() } else { turn.offer() }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -62,7 +62,7 @@ pub fn pipeline(
 /// The outermost layer: a refusal becomes an answer, a panic a 500. In both cases the record has
 /// been, or is being, written by the entry itself.
 #[derive(Clone, Debug)]
-struct Answer<S>(S);
+pub(crate) struct Answer<S>(pub(crate) S);
 
 impl<S> Service<Arrived> for Answer<S>
 where

@@ -178,7 +178,7 @@ impl Vaults {
 
     /// Azure DevOps refused `used`: read the vault again, once. `true` if there is another value now, so that a
     /// retry makes sense; `false` marks the credential rejected until the vault gives another value
-    /// (looked for with back-off), and `arm` refuses with `credential-rejected` meanwhile.
+    /// (looked for with back-off) or a quarter of an hour is over, and `arm` refuses with `credential-rejected` meanwhile.
     pub async fn rejected(&self, credential: &Credential, used: &Arc<Pat>, reason: &str) -> bool {
         self.cache.rejected(credential, used, reason).await
     }

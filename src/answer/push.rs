@@ -4,7 +4,10 @@
 //! it asked for that, after its whole pack was taken (gitprotocol-pack, "Pushing Data To a
 //! Server" and "Report Status"). A plain 403 ends in `Everything up-to-date`.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body::Body;
@@ -34,11 +37,46 @@ pub enum Push {
     },
 }
 
-/// Reads the commands, then the rest, up to [`drain::PUSH`].
+/// How many pushes have their commands read at once, all workers together: a list and its report may take some
+/// MiB, and a single address could ask for thousands.
+const MOST: usize = 32;
+
+/// How many have them read now.
+static READING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of [`MOST`], given back on drop.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(count: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(count);
+        (count.fetch_add(1, Relaxed) < MOST).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Reads the commands, then the rest, up to [`drain::PUSH`]. Where too many are read already, the body is
+/// drained all the same.
 pub async fn read<B>(body: B, idle: Duration) -> (Push, Drained)
 where
     B: Body<Data = Bytes> + Unpin,
 {
+    read_among(&READING, body, idle).await
+}
+
+/// As [`read`], among those that `count` counts.
+async fn read_among<B>(count: &AtomicUsize, body: B, idle: Duration) -> (Push, Drained)
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let Some(_place) = Place::take(count) else {
+        return (Push::Unread, drain::drain(body, drain::PUSH, idle).await);
+    };
     let mut reading = Reading::default();
     let drained = drain::each(body, drain::PUSH, idle, |piece| reading.take(piece)).await;
     (reading.found(), drained)
@@ -318,5 +356,18 @@ mod tests {
         let text = String::from_utf8(inner).unwrap();
         assert_eq!(text.matches("ng refs/heads/").count(), 2_000);
         assert!(text.ends_with("0000"));
+    }
+
+    #[tokio::test]
+    async fn a_thousand_pushes_at_once_are_not_all_kept_in_memory() {
+        let count = AtomicUsize::new(0);
+        let body = |text: String| http_body_util::Full::new(Bytes::from(text));
+        let push = format!("{}0000PACK", command("refs/heads/main", &format!("\0{CAPABILITIES}")));
+        let idle = Duration::from_secs(1);
+        let held: Vec<_> = (0..MOST).map(|_| Place::take(&count).unwrap()).collect();
+        assert_eq!(read_among(&count, body(push.clone()), idle).await, (Push::Unread, Drained::Whole));
+        drop(held);
+        let read = read_among(&count, body(push), idle).await;
+        assert_eq!(read, (commands(&["refs/heads/main"], true), Drained::Whole), "places are given back");
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -89,6 +89,14 @@ impl SegmentFile for File {
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     folder.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
+}
+
+/// Whether anybody but its owner may put files into a folder, or take them out of it.
+///
+/// # Errors
+/// It can't be looked at.
+pub(crate) fn is_open_to_others(folder: &Path) -> io::Result<bool> {
+    Ok(folder.metadata()?.mode() & 0o022 != 0)
 }
 
 /// Makes the names in a folder durable.

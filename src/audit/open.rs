@@ -32,6 +32,10 @@ pub(super) fn open(
 ) -> Result<Audit, OpenError> {
     let io = |error| OpenError::Io(config.folder.clone(), error);
     disk::make_folder(&config.folder).map_err(io)?;
+    if disk::is_open_to_others(&config.folder).map_err(io)? {
+        let folder = config.folder.display();
+        tracing::warn!(%folder, "others may write into the audit's folder, and so take records away; chmod 700 it");
+    }
     let mut known = chain::chains(&config.folder).map_err(io)?;
     let next = known.last().map_or(1, |(number, _)| number + 1);
     if overlap || known.is_empty() {

@@ -135,6 +135,7 @@ fn wrong(text: impl Display) -> Failure {
 
 /// Runs a command. Exit codes: 0, 69 (a vault, or a file, does not do its part), 78 (what was given is wrong).
 pub fn run(command: Command) -> ExitCode {
+    crate::app::keep_to_ourselves();
     let mut out = io::stdout().lock();
     let done = match command {
         Command::Seal(seal) => run_seal(&seal, read_secret, &mut out),

@@ -1,14 +1,17 @@
 //! Whether a request is meant for patgate: its `Host`, or `:authority`.
 //!
-//! A name that is not ours is a client that was led here by DNS (rebinding) or a cache that was led astray.
+//! A name that is not ours is a client that was led here by DNS (rebinding) or a cache that was led astray. And a
+//! page of another site, open in a browser on an allowed address, must not write with a credential: browsers name
+//! the site in `Origin`, and send such a form without asking first.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use http::{Version, header, request::Parts};
+use http::{HeaderValue, Version, header, request::Parts};
 
 use crate::{config::Listen, refusal::Refusal};
 
-/// Refuses a request that names no host, several, or one that this listener does not answer for.
+/// Refuses a request that names no host, several, or one that this listener does not answer for, and one that
+/// would write for a page of another site.
 ///
 /// # Errors
 /// `host-unknown`
@@ -29,11 +32,33 @@ pub fn check(head: &Parts, listen: &Listen) -> Result<(), Refusal> {
         (Some(named), _) | (None, Some(named)) => named,
         (None, None) => return Err(Refusal::HostUnknown),
     };
-    if answers(named, listen) { Ok(()) } else { Err(Refusal::HostUnknown) }
+    if answers(named, listen) && !is_of_another_site(head, listen) {
+        Ok(())
+    } else {
+        Err(Refusal::HostUnknown)
+    }
+}
+
+/// Whether a page of another site makes this request, which would write. One that only reads shows that page
+/// nothing, since no answer allows it to look.
+pub(super) fn is_of_another_site(head: &Parts, listen: &Listen) -> bool {
+    let is_own = |origin: &HeaderValue| {
+        let text = origin.to_str().unwrap_or_default();
+        let secure = text.strip_prefix("https://").map(|rest| (rest, 443));
+        let Some((rest, usual)) = secure.or_else(|| text.strip_prefix("http://").map(|rest| (rest, 80)))
+        else {
+            return false;
+        };
+        split(rest).is_some_and(|(name, port)| is_own(name, Some(port.unwrap_or(usual)), listen))
+    };
+    !head.method.is_safe() && !head.headers.get_all(header::ORIGIN).iter().all(is_own)
 }
 
 fn answers(named: &str, listen: &Listen) -> bool {
-    let Some((name, port)) = split(named) else { return false };
+    split(named).is_some_and(|(name, port)| is_own(name, port, listen))
+}
+
+fn is_own(name: &str, port: Option<u16>, listen: &Listen) -> bool {
     let public = &listen.public_url.authority;
     let scheme_port = if listen.public_url.scheme == http::uri::Scheme::HTTPS { 443 } else { 80 };
     let public_port = public.port_u16().unwrap_or(scheme_port);
@@ -137,6 +162,40 @@ mod tests {
             (&six, "2001:db8::5", false),
         ] {
             assert_eq!(verdict(listen, Version::HTTP_11, "/contoso", &[host]), answered, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_site_writes_nothing() {
+        let corp = listen("10.0.0.5:8443", "https://patgate.corp.example");
+        let local = listen("127.0.0.1:8080", "http://localhost:8080");
+        for (listen, method, origins, passes) in [
+            (&corp, "POST", &[] as &[&str], true),
+            (&corp, "POST", &["https://patgate.corp.example"], true),
+            (&corp, "POST", &["https://git.corp.example:8443"], true),
+            (&corp, "POST", &["https://evil.example"], false),
+            (&corp, "POST", &["https://patgate.corp.example.evil.example"], false),
+            (&corp, "POST", &["http://patgate.corp.example"], false),
+            (&corp, "POST", &["null"], false),
+            (&corp, "POST", &[""], false),
+            (&corp, "POST", &["https://patgate.corp.example", "https://evil.example"], false),
+            (&corp, "PATCH", &["https://evil.example"], false),
+            (&corp, "DELETE", &["https://evil.example"], false),
+            (&corp, "GET", &["https://evil.example"], true),
+            (&corp, "OPTIONS", &["https://evil.example"], true),
+            (&local, "POST", &["http://localhost:8080"], true),
+            (&local, "POST", &["http://127.0.0.1:8080"], true),
+            (&local, "POST", &["http://localhost:3000"], false),
+            (&local, "POST", &["http://localhost"], false),
+        ] {
+            let host = listen.public_url.authority.as_str();
+            let mut request =
+                http::Request::builder().method(method).uri("/contoso").header(header::HOST, host);
+            for origin in origins {
+                request = request.header(header::ORIGIN, *origin);
+            }
+            let head = request.body(()).unwrap().into_parts().0;
+            assert_eq!(check(&head, listen).is_ok(), passes, "{method} {origins:?}");
         }
     }
 

@@ -36,6 +36,10 @@ impl Normal {
             self.segments.spans.remove(1);
         }
         let marker = self.segments.marker();
+        // No route is written in other letters, and what a server makes of them is its own secret.
+        if marker.and_then(|marker| self.segments.nth(marker)).is_some_and(|route| !route.is_ascii()) {
+            return Err(Refusal::PathAmbiguous);
+        }
         let names = marker.unwrap_or(self.segments.spans.len().min(2));
         let spans = self.segments.spans.get(1..names).unwrap_or_default();
         let names = || spans.iter().map(|span| self.segments.get(*span));

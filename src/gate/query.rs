@@ -62,6 +62,13 @@ pub(super) fn check(query: &str) -> Result<(), Refusal> {
         return Err(Refusal::QueryAmbiguous);
     }
     let mut seen = 0_u32;
+    // Where a server takes `;` for a separator, what follows one is a parameter of its own.
+    for hidden in query.split('&').flat_map(|pair| pair.split(';').skip(1)) {
+        let key = decode(hidden.split_once('=').unwrap_or((hidden, "")).0)?;
+        if is(key.trim(), DECIDING) || is(key.trim(), OVERRIDING) {
+            return Err(Refusal::QueryAmbiguous);
+        }
+    }
     for (key, value) in pairs(query) {
         let key = decode(key)?;
         let value = decode(value)?;
@@ -154,6 +161,9 @@ mod tests {
             "service=git-upload-pack&service%20=git-receive-pack",
             "service=git-upload-pack&+service=git-receive-pack",
             "service=git-upload-pack;service=git-receive-pack",
+            "a=b;service=git-receive-pack&service=git-upload-pack",
+            "a;%20API-version=1",
+            "a=b;_method=DELETE",
             "service=git-upload-pack&service",
             "api-version=7.1&a=b&Api-Version=6.0",
             "path=/a&path=/b",
@@ -191,6 +201,7 @@ mod tests {
             "searchCriteria.status=active&searchCriteria.status=all",
             "ids=1,2,3",
             "comment=50%25;%0Adone",
+            "a=b;c=d",
             "a&b&&c=",
         ] {
             assert_eq!(check(query), Ok(()), "{query}");

@@ -4,9 +4,12 @@
 //! has none for writing. So the deadlines are kept here, where every read and write passes:
 //! *keep-alive* until the first byte of a head, *head* until it is whole, *write* for a client
 //! that does not take what it asked for. Bodies have theirs in [`crate::upstream`].
+//!
+//! Over HTTP/2 a client need not stall the transport to hold an answer: it gives the stream no window. Nobody
+//! asks the answer's body for more then, so each tells here when it is the client that is waited for.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::Future as _,
     io,
     pin::Pin,
@@ -37,6 +40,9 @@ pub(crate) struct Phase {
     doing: Cell<Doing>,
     since: Cell<Instant>,
     requests: Cell<usize>,
+    /// Answers of a multiplexed connection that wait for the client to take them, and since when.
+    untaken: RefCell<Vec<(u64, Instant)>>,
+    turns: Cell<u64>,
     multiplexed: bool,
     keep_alive: Duration,
     head: Duration,
@@ -49,6 +55,8 @@ impl Phase {
             doing: Cell::new(Doing::Idle),
             since: Cell::new(clock::now()),
             requests: Cell::new(0),
+            untaken: RefCell::default(),
+            turns: Cell::new(0),
             multiplexed,
             keep_alive: limits.keep_alive,
             head: limits.head,
@@ -69,7 +77,9 @@ impl Phase {
     pub(crate) fn begin(self: &Rc<Self>) -> Turn {
         self.requests.set(self.requests.get() + 1);
         self.doing.set(Doing::Busy);
-        Turn(Rc::clone(self))
+        let number = self.turns.get();
+        self.turns.set(number + 1);
+        Turn { phase: Rc::clone(self), number }
     }
 
     fn bytes_came(&self) {
@@ -83,6 +93,11 @@ impl Phase {
         match self.doing.get() {
             Doing::Idle => Some(self.since.get() + self.keep_alive),
             Doing::Head => Some(self.since.get() + self.head),
+            // Looked at again and again, for an answer may become the client's to take at any time.
+            Doing::Busy if self.multiplexed => {
+                let oldest = self.untaken.borrow().iter().map(|(_, since)| *since).min();
+                Some(oldest.unwrap_or_else(clock::now) + self.write)
+            }
             Doing::Busy => None,
         }
     }
@@ -90,15 +105,37 @@ impl Phase {
 
 /// A request under way on a connection.
 #[derive(Debug)]
-pub(crate) struct Turn(Rc<Phase>);
+pub(crate) struct Turn {
+    phase: Rc<Phase>,
+    number: u64,
+}
+
+impl Turn {
+    /// There is something for the client to take: from now on it is the client that is waited for.
+    pub(crate) fn offer(&self) {
+        if self.phase.multiplexed {
+            let mut untaken = self.phase.untaken.borrow_mut();
+            untaken.retain(|(number, _)| *number != self.number);
+            untaken.push((self.number, clock::now()));
+        }
+    }
+
+    /// The client took it all, and is not waited for.
+    pub(crate) fn taken(&self) {
+        if self.phase.multiplexed {
+            self.phase.untaken.borrow_mut().retain(|(number, _)| *number != self.number);
+        }
+    }
+}
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let left = self.0.requests.get().saturating_sub(1);
-        self.0.requests.set(left);
+        self.taken();
+        let left = self.phase.requests.get().saturating_sub(1);
+        self.phase.requests.set(left);
         if left == 0 {
-            self.0.doing.set(Doing::Idle);
-            self.0.since.set(clock::now());
+            self.phase.doing.set(Doing::Idle);
+            self.phase.since.set(clock::now());
         }
     }
 }
@@ -205,5 +242,68 @@ impl<T: Write + Unpin> Write for Timed<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_shutdown(cx);
         self.written(outcome, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use hyper::rt::ReadBuf;
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+
+    fn phase(multiplexed: bool) -> Rc<Phase> {
+        Phase::new(&Limits::default(), multiplexed)
+    }
+
+    /// How long a connection is read from although nothing comes; `None`: an hour and longer.
+    async fn patience(phase: &Rc<Phase>) -> Option<Duration> {
+        let (near, _far) = tokio::io::duplex(64);
+        let mut io = Timed::new(TokioIo::new(near), Rc::clone(phase));
+        let begun = clock::now();
+        let mut buffer = [0; 8];
+        let read = poll_fn(|cx| {
+            let mut buffer = ReadBuf::new(&mut buffer);
+            Pin::new(&mut io).poll_read(cx, buffer.unfilled())
+        });
+        let error = tokio::time::timeout(Duration::from_secs(3600), read).await.ok()?.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        Some(clock::now() - begun)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_without_a_window_does_not_hold_its_answer_for_ever() {
+        let limits = Limits::default();
+        let phase = phase(true);
+        let one = phase.begin();
+        assert_eq!(patience(&phase).await, None, "Azure DevOps is waited for, which has its own deadline");
+        one.offer();
+        assert_eq!(patience(&phase).await, Some(limits.write_idle));
+        one.taken();
+        assert_eq!(patience(&phase).await, None);
+        one.offer();
+        let other = phase.begin();
+        tokio::time::sleep(limits.write_idle / 2).await;
+        other.offer();
+        assert_eq!(patience(&phase).await, Some(limits.write_idle / 2), "the oldest counts");
+        drop(one);
+        assert_eq!(patience(&phase).await, Some(limits.write_idle / 2), "then the other");
+        drop(other);
+        assert_eq!(patience(&phase).await, Some(limits.keep_alive));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_says_nothing_is_let_go() {
+        for multiplexed in [false, true] {
+            assert_eq!(patience(&phase(multiplexed)).await, Some(Limits::default().keep_alive));
+        }
+        let phase = phase(false);
+        phase.bytes_came();
+        assert_eq!(patience(&phase).await, Some(Limits::default().head), "a head that has begun");
+        let turn = phase.begin();
+        assert_eq!(patience(&phase).await, None, "HTTP/1 stalls the transport itself");
+        drop(turn);
     }
 }

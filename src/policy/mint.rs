@@ -52,6 +52,7 @@ const MINTS: &[(&str, &str)] = &[
     ("agent", "_apis/mps/*/pools/*/machines/*/accesstoken"),
     ("storage-token", "_apis/migration/sastokenrequest"),
     // The web pages for all of these.
+    ("tokens", "_userssettings"),
     ("tokens", "_usersettings"),
     ("tokens", "_details/security"),
     ("tokens", "_api/_account"),
@@ -66,6 +67,8 @@ const OPAQUE: &[&str] = &[
     "_apis/contribution/hierarchy",
     "_apis/contribution/dataproviders/query",
     "_apis/contribution/nodes/query",
+    // What the web pages are made of: no interface for anybody else, and not described anywhere.
+    "_api",
 ];
 
 /// The tables, taken apart once: they are asked about every request.
@@ -145,6 +148,7 @@ mod tests {
             ("_apis/distributedtask/variablegroups", None),
             ("_apis/git/repositories/tokens", None),
             ("_git/tokens", None),
+            ("_userssettings/tokens", Some("tokens")),
             ("_usersettings/tokens", Some("tokens")),
             ("_apis", None),
         ] {
@@ -161,6 +165,7 @@ mod tests {
             ("_apis/wit/workitems", None),
             ("_apis/contribution/hierarchyquery/project/x", Some(3)),
             ("_apis/contribution/installedapps", None),
+            ("_api/_versioncontrol/items", Some(1)),
         ] {
             let segments: Vec<&str> = path.split('/').collect();
             assert_eq!(opaque(&segments), expected, "{path}");

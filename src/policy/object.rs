@@ -13,7 +13,7 @@ pub(crate) struct Object<'a> {
     pub(crate) segments: Vec<&'a str>,
     /// Whether the second segment is a project.
     pub(crate) project_known: bool,
-    /// The older spelling of the same operation, if it has one. For denials alone.
+    /// Another spelling of the same object, if it has one. For denials alone.
     pub(crate) respelled: Option<Vec<&'a str>>,
     /// An operation that only a pattern that spells it out may open: up to and with this many segments.
     pub(crate) spelled_through: Option<usize>,
@@ -48,9 +48,17 @@ impl<'a> Object<'a> {
 }
 
 /// `/{org}/{project}/_apis/git/repositories/…` is also `/{org}/_apis/git/{project}/repositories/…`, an order
-/// of version 1.0 that is still served: a denial of `/{org}/_apis/git/**` is about it.
+/// of version 1.0 that is still served: a denial of `/{org}/_apis/git/**` is about it. And a denial of a repository
+/// is about its name with `.git` behind it too, which some clients append.
 fn respell<'a>(segments: &[&'a str]) -> Option<Vec<&'a str>> {
     match segments {
+        [organization, project, route @ "_git", repository, tail @ ..] => {
+            let bare = repository.strip_suffix(".git").filter(|bare| !bare.is_empty())?;
+            let project = if project == repository { &bare } else { project };
+            let mut respelled = vec![*organization, *project, *route, bare];
+            respelled.extend_from_slice(tail);
+            Some(respelled)
+        }
         [
             organization,
             project,

@@ -8,9 +8,12 @@
 //!   whose project is not known.
 //! - A *denial* must not be got round. What a request leaves open counts as a match: an unknown
 //!   project (`DELETE /contoso/_apis/git/repositories/{id}` under `/*/*/_apis/git/repositories/**`),
-//!   or an id where the pattern has a name (Azure DevOps takes either).
+//!   an id where the pattern has a name (Azure DevOps takes either), or the same name in wider
+//!   letters (`ｓecret`: databases that compare names without width or case take them for one).
 
 use std::fmt;
+
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::{gate::Host, policy::object::Object};
 
@@ -198,8 +201,15 @@ impl Segment {
         self.matches(segment, project)
             || match self {
                 Self::Any => true,
-                Self::OneOf(_) => is_id(segment),
-                Self::AsProject => is_id(segment) || project.is_some_and(is_id),
+                Self::OneOf(words) => {
+                    is_id(segment)
+                        || folded(segment).is_some_and(|name| words.iter().any(|word| word.may_be(&name)))
+                }
+                Self::AsProject => {
+                    let fold = |text: &str| folded(text).unwrap_or_else(|| text.to_owned());
+                    is_id(segment)
+                        || project.is_some_and(|project| is_id(project) || fold(project) == fold(segment))
+                }
                 Self::Route(_) => false,
             }
     }
@@ -223,6 +233,18 @@ impl Word {
     fn covers(&self, other: &Self) -> bool {
         self.matches(&other.text) && (self.open || !other.open)
     }
+
+    /// Whether it may be meant by a name that was folded.
+    fn may_be(&self, name: &str) -> bool {
+        let own = folded(&self.text);
+        let own = own.as_deref().unwrap_or(&self.text);
+        if self.open { name.starts_with(own) } else { name == own }
+    }
+}
+
+/// A name with the plain form of every letter (full width, long s, ligatures); `None` where all are plain.
+fn folded(name: &str) -> Option<String> {
+    (!name.is_ascii()).then(|| name.nfkc().flat_map(char::to_lowercase).collect())
 }
 
 /// Whether a segment has the form of a GUID, which Azure DevOps takes in place of most names.

@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod before_serving;
+mod bypass;
 
 fn place(line: usize) -> Place {
     Place { file: Arc::new(PathBuf::from("patgate.toml")), line, column: 1 }

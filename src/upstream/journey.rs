@@ -12,14 +12,15 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 
-use super::{Roots, Upstream, rig, rig::Rig};
+use super::{Body, Roots, Upstream, rig, rig::Rig};
 use crate::{
     app::Snapshot,
     audit::{Audit, Lane},
     clock,
     limits::Counts,
     listener::{Arrived, Passage, Peer},
-    pipeline::{Parts, pipeline},
+    pipeline::{Answer, Parts, pipeline},
+    refusal::Refused,
     vault::Vaults,
 };
 
@@ -93,8 +94,16 @@ ca = "ca.pem"
 
     /// A client's connection.
     fn client(&self) -> DuplexStream {
+        self.client_of(pipeline(&self.parts))
+    }
+
+    /// A client's connection to another pipeline.
+    fn client_of<P>(&self, pipeline: P) -> DuplexStream
+    where
+        P: Service<Arrived, Response = http::Response<Body>, Error = Infallible> + Clone + 'static,
+        P::Future: 'static,
+    {
         let (near, far) = duplex(1 << 20);
-        let pipeline = pipeline(&self.parts);
         let (lane, snapshot) = (Rc::clone(&self.lane), Arc::clone(&self.snapshot));
         let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
             let (head, body) = request.into_parts();
@@ -296,6 +305,78 @@ fn an_answer_that_holds_the_credential_up_is_withheld() {
         let (answer, _) = tokio::join!(house.ask(GET), script(&house.rig, [&*echo]));
         assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("upstream-withheld"), "{answer}");
         assert!(!answer.contains(&basic(OLD)), "{answer}");
+    });
+}
+
+#[test]
+fn a_credential_held_up_in_what_is_only_recorded_reaches_no_record() {
+    let percent = OLD.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02x}"));
+    let far = "x".repeat(100);
+    for (status, field, answers) in [
+        ("401 Unauthorized", format!("x-tfs-serviceerror: {percent}"), 1),
+        ("401 Unauthorized", format!("x-tfs-serviceerror: {far}{far}{far}%2f{OLD}"), 1),
+        ("203 Non-Authoritative", format!("content-type: text/html\r\nx-tfs-serviceerror: {percent}"), 1),
+        ("302 Found", format!("location: https://login.live.com/?{OLD}"), 1),
+        ("200 OK", format!("x-vss-userdata: {far}{OLD}"), 1),
+        ("200 OK", format!("activityid: {percent}"), 1),
+        ("200 OK", format!("location: https://evil.example/?sig={percent}"), 1),
+    ] {
+        rig::run(async {
+            let house = House::new().await;
+            let echo = format!("HTTP/1.1 {status}\r\n{field}\r\ncontent-length: 0\r\n\r\n");
+            let (answer, (heads, _)) = tokio::join!(house.ask(GET), script(&house.rig, [&*echo]));
+            assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("upstream-withheld"), "{answer}");
+            assert!(!answer.contains(&percent) && !answer.contains(OLD), "{answer}");
+            assert_eq!(heads.len(), answers, "{field}");
+            // Asserts that neither form stands in the audit; parts would be as bad.
+            let records = format!("{:?}", house.records());
+            assert!(!records.contains(&OLD[..16]) && !records.contains(&percent[..48]), "{records}");
+        });
+    }
+}
+
+#[test]
+fn a_client_can_not_have_a_credential_condemned_by_what_it_asks_for() {
+    rig::run(async {
+        let house = House::new().await;
+        let quoted = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nx-tfs-serviceerror: TF400813%3A%20project%20%27\
+                      The%20Personal%20Access%20Token%20used%20has%20expired.%27%20is%20not%20yours.\r\n\r\n";
+        let host = async {
+            let (_, first) = script(&house.rig, [quoted]).await;
+            // The probe clears the token.
+            let somebody = SOMEBODY.replace("58", &length(SOMEBODY));
+            let (_, second) = script(&house.rig, [&*somebody]).await;
+            (first, second)
+        };
+        let (answer, _streams) = tokio::join!(house.ask(GET), host);
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("scope-missing"), "{answer}");
+    });
+}
+
+#[test]
+fn a_panic_in_a_step_is_an_answer_that_tells_nothing_and_a_record() {
+    rig::run(async {
+        let house = House::new().await;
+        let panics = Answer(tower::util::service_fn(|arrived: Arrived| async move {
+            assert_eq!(arrived.head.uri.path(), "/sound", "while {OLD} was in hand");
+            Err::<http::Response<Body>, _>(Refused::new(
+                crate::refusal::Refusal::NoRule,
+                crate::gate::Wire::Api,
+                None,
+                arrived.passage.entry,
+            ))
+        }));
+        let mut client = house.client_of(panics);
+        let sound = "GET /sound HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nconnection: close\r\n\r\n";
+        let first = "GET / HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n\r\n";
+        client.write_all(format!("{first}{sound}").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("HTTP/1.1 403 "), "{answer}");
+        assert!(!answer.contains(OLD), "{answer}");
+        let records = house.records();
+        assert_eq!(records.len(), 2, "{records:?}");
+        assert_eq!((&records[0]["ending"], &records[1]["refusal"]), (&"panic".into(), &"no-rule".into()));
     });
 }
 

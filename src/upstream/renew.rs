@@ -52,7 +52,7 @@ impl Trip {
         renewed: bool,
     ) -> Result<Armed, Box<Refused>> {
         let status = Some(answer.response.status());
-        let echoed = answer.response.headers().values().any(|value| armed.occurs_in(value.as_bytes()));
+        let echoed = verdict::holds(answer.response.headers(), |bytes| armed.occurs_in(bytes));
         self.dismiss(answer).await;
         let recorded = armed.recorded();
         let credential = Arc::clone(recorded.credential());

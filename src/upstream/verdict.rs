@@ -3,6 +3,8 @@
 //! Azure DevOps shows a sign-in page, by status 203 or by a redirect, where others would say 401; and it says 401
 //! where a token lacks a scope. Only its own words, or a probe, tell a dead token from one that may not do this.
 
+use std::borrow::Cow;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, Uri,
     header::{CONTENT_TYPE, LOCATION},
@@ -61,6 +63,15 @@ impl Verdict {
     }
 }
 
+/// Whether any header holds what `is_secret` knows: as it stands, or as the reason that is recorded, which is
+/// decoded first. Asked of the whole value, before anything of it is cut.
+pub(super) fn holds(headers: &HeaderMap, is_secret: impl Fn(&[u8]) -> bool) -> bool {
+    headers.values().any(|value| {
+        let bytes = value.as_bytes();
+        is_secret(bytes) || (bytes.contains(&b'%') && is_secret(&Cow::from(percent_decode(bytes))))
+    })
+}
+
 /// Azure DevOps' reason, decoded, on one line and cut to a length.
 fn reason(headers: &HeaderMap) -> Option<String> {
     let text = percent_decode(headers.get(SERVICE_ERROR)?.as_bytes()).decode_utf8_lossy();
@@ -68,12 +79,16 @@ fn reason(headers: &HeaderMap) -> Option<String> {
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// `Access Denied: The Personal Access Token used has expired.`, and its kin.
+/// `Access Denied: The Personal Access Token used has expired.`, and its kin: the whole of it, for other reasons
+/// quote names that a client chose, and any client could have a token condemned that way.
 fn is_final(reason: &str) -> bool {
     let reason = reason.to_ascii_lowercase();
-    let token = reason.contains("personal access token") || reason.contains("(pat)");
-    let ended = ["expired", "revoked", "has been disabled", "is not valid", "is invalid"];
-    token && ended.iter().any(|word| reason.contains(word))
+    let reason = reason.strip_prefix("access denied: ").unwrap_or(&reason).trim_end_matches('.');
+    let ended = ["expired", "been revoked", "been disabled"];
+    ["the personal access token used has ", "the personal access token has "]
+        .iter()
+        .filter_map(|start| reason.strip_prefix(start))
+        .any(|end| ended.contains(&end))
 }
 
 fn is_html(headers: &HeaderMap) -> bool {
@@ -142,7 +157,23 @@ mod tests {
             (302, &[("location", "https://x.blob.core.windows.net/a?sig=_signin")], "answer"),
             (302, &[], "answer"),
             (401, &[("x-tfs-serviceerror", expired)], "dead"),
-            (401, &[("x-tfs-serviceerror", "The Personal Access Token was REVOKED.")], "dead"),
+            (401, &[("x-tfs-serviceerror", "The Personal Access Token used has been REVOKED.")], "dead"),
+            (
+                401,
+                &[(
+                    "x-tfs-serviceerror",
+                    "TF401019: there is no repository 'the Personal Access Token used has expired'.",
+                )],
+                "doubtful",
+            ),
+            (
+                401,
+                &[(
+                    "x-tfs-serviceerror",
+                    "The Personal Access Token used has expired' is no project of yours.",
+                )],
+                "doubtful",
+            ),
             (401, &[("x-tfs-serviceerror", policy)], "doubtful"),
             (401, &[("x-tfs-serviceerror", "TF400813%3A The build has expired.")], "doubtful"),
             (401, &[], "doubtful"),

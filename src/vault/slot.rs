@@ -22,6 +22,10 @@ const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(1), last: Du
 /// After Azure DevOps refused the value.
 const AFTER_REJECTION: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(5 * 60) };
 
+/// A refused value that the vault still gives is tried again after this. Azure DevOps may have refused it in an
+/// hour of trouble of its own, or its owner may have extended it: the value is the same then.
+const RETRIAL: Duration = Duration::from_secs(15 * 60);
+
 /// Why a vault is read. The words stand in the audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -83,8 +87,8 @@ pub(super) struct Condition {
     failure: Option<(VaultError, Instant, u32)>,
     /// What the read under way is to be compared with.
     doubt: Option<Doubt>,
-    /// The refused value, and how often it was met again.
-    rejected: Option<(Doubt, u32)>,
+    /// The refused value, how often it was met again, and when Azure DevOps refused it.
+    rejected: Option<(Doubt, u32, Instant)>,
     /// No read before this.
     not_before: Option<Instant>,
 }
@@ -95,19 +99,22 @@ impl Condition {
     }
 
     pub(super) fn rejected(&self) -> Option<&Doubt> {
-        self.rejected.as_ref().map(|(doubt, _)| doubt)
+        self.rejected.as_ref().map(|(doubt, ..)| doubt)
     }
 
     /// A refused value that this one is, if it is.
-    fn refuses(&self, pat: &Pat) -> Option<&Doubt> {
-        self.doubt.iter().chain(self.rejected()).find(|doubt| pat.has_mark(&doubt.mark))
+    fn refuses(&self, now: Instant, pat: &Pat) -> Option<&Doubt> {
+        let rejected = self.rejected.as_ref().filter(|(.., at)| now.saturating_duration_since(*at) < RETRIAL);
+        let rejected = rejected.map(|(doubt, ..)| doubt);
+        self.doubt.iter().chain(rejected).find(|doubt| pat.has_mark(&doubt.mark))
     }
 
     fn reject(&mut self, now: Instant, doubt: Doubt) {
-        let before = self.rejected.take().filter(|(old, _)| old.mark == doubt.mark).map_or(0, |(_, n)| n);
+        let before = self.rejected.take().filter(|(old, ..)| old.mark == doubt.mark);
+        let (before, at) = before.map_or((0, now), |(_, before, at)| (before, at));
         self.good = None;
         self.not_before = Some(now + AFTER_REJECTION.wait(before));
-        self.rejected = Some((doubt, before.saturating_add(1)));
+        self.rejected = Some((doubt, before.saturating_add(1), at));
     }
 }
 
@@ -203,8 +210,8 @@ impl Slot {
     }
 
     /// A refused value that this one is, if it is.
-    pub(super) fn refuses(&self, pat: &Pat) -> Option<Doubt> {
-        self.look(|condition| condition.refuses(pat).cloned())
+    pub(super) fn refuses(&self, now: Instant, pat: &Pat) -> Option<Doubt> {
+        self.look(|condition| condition.refuses(now, pat).cloned())
     }
 
     /// The value that is in doubt at present, if no other takes its place.

@@ -15,6 +15,7 @@
 
 mod support;
 
+mod attacks;
 mod audit;
 mod failure;
 mod git;

@@ -37,7 +37,7 @@ pub(super) async fn read(cache: Arc<Cache>, slot: Arc<Slot>, purpose: Purpose) {
         got = got.and(Err(error));
     }
     let conclusion = match got {
-        Ok((pat, version)) => match slot.refuses(&pat) {
+        Ok((pat, version)) => match slot.refuses(clock::now(), &pat) {
             Some(doubt) => Conclusion::Refused(doubt),
             None => keep(&cache, &slot, pat, version, started).await,
         },

@@ -295,7 +295,7 @@ async fn a_rejected_value_is_read_again_and_another_one_is_worth_a_retry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_value_stays_out_until_the_vault_gives_another() {
+async fn a_rejected_value_stays_out_while_the_vault_gives_no_other() {
     let bench = Bench::new(Ok("token-one"));
     let used = bench.take().await.unwrap();
     let answers = futures_util::future::join_all(
@@ -308,16 +308,35 @@ async fn a_rejected_value_stays_out_until_the_vault_gives_another() {
     assert_eq!(bench.lab.calls(), 2);
     assert_eq!(bench.journal.events(), ["start read", "rejected read", "rejected: expired"]);
 
-    sleep(30 * MINUTE).await;
+    sleep(14 * MINUTE).await;
     assert_eq!(bench.take().await.unwrap_err(), "rejected");
     let calls = bench.lab.calls();
-    assert!((8..20).contains(&calls), "{calls} reads in half an hour");
+    assert!((6..16).contains(&calls), "{calls} reads in a quarter of an hour");
     assert!(!bench.journal.events().contains(&"rejected: expired".to_owned()), "said once");
 
     bench.lab.set(Ok("token-two"));
     sleep(5 * MINUTE + 2 * SECOND).await;
     assert!(bench.gives("token-two").await);
     assert_eq!(bench.health(), "valid");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_refusals_takes_a_credential_for_no_longer_than_that() {
+    let bench = Bench::new(Ok("token-one"));
+    let used = bench.take().await.unwrap();
+    let mut calls = 0;
+    // Azure DevOps refuses whatever it is asked, and is asked again and again.
+    for _ in 0..4 {
+        assert!(!bench.cache.rejected(&bench.credential, &used, "sign in").await);
+        assert_eq!(bench.take().await.unwrap_err(), "rejected");
+        sleep(10 * MINUTE).await;
+        assert_eq!(bench.take().await.unwrap_err(), "rejected", "not so soon");
+        sleep(11 * MINUTE).await;
+        assert!(bench.gives("token-one").await, "the same value is tried again");
+        assert_eq!(bench.health(), "valid");
+        assert!(bench.lab.calls() - calls < 25, "and the vault is not hammered meanwhile");
+        calls = bench.lab.calls();
+    }
 }
 
 #[tokio::test(start_paused = true)]
