@@ -37,6 +37,7 @@ pub(crate) struct Phase {
     doing: Cell<Doing>,
     since: Cell<Instant>,
     requests: Cell<usize>,
+    fresh: Cell<bool>,
     multiplexed: bool,
     keep_alive: Duration,
     head: Duration,
@@ -49,6 +50,7 @@ impl Phase {
             doing: Cell::new(Doing::Idle),
             since: Cell::new(clock::now()),
             requests: Cell::new(0),
+            fresh: Cell::new(true),
             multiplexed,
             keep_alive: limits.keep_alive,
             head: limits.head,
@@ -60,6 +62,12 @@ impl Phase {
         self.doing.get()
     }
 
+    /// Whether a request is to be expected that nobody was told not to send: the connection is new,
+    /// or a head has begun.
+    pub(crate) fn owes_a_request(&self) -> bool {
+        self.fresh.get() || self.doing.get() == Doing::Head
+    }
+
     /// Whether several requests share the connection at once (HTTP/2).
     pub(crate) fn is_multiplexed(&self) -> bool {
         self.multiplexed
@@ -68,6 +76,7 @@ impl Phase {
     /// A request begins; it ends when the turn is dropped.
     pub(crate) fn begin(self: &Rc<Self>) -> Turn {
         self.requests.set(self.requests.get() + 1);
+        self.fresh.set(false);
         self.doing.set(Doing::Busy);
         Turn(Rc::clone(self))
     }
