@@ -16,7 +16,11 @@
 mod support;
 
 mod audit;
+mod crash;
 mod failure;
 mod git;
-mod life;
+mod handover;
+mod load;
+mod reload;
 mod requests;
+mod start;

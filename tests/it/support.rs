@@ -213,8 +213,15 @@ addresses = ["127.0.0.1/32"]
 impl TestProxy {
     /// Starts patgate (again).
     pub fn launch(&mut self) {
-        let child = self.command(&["serve", "--config"]).arg(self.config()).spawn().unwrap();
-        self.process = Some(child);
+        self.launch_with(|_| ());
+    }
+
+    /// As [`Self::launch`], with something about the process changed.
+    pub fn launch_with(&mut self, change: impl FnOnce(&mut Command)) {
+        let mut command = self.command(&["serve", "--config"]);
+        command.arg(self.config());
+        change(&mut command);
+        self.process = Some(command.spawn().unwrap());
         self.until_ready();
     }
 
