@@ -220,7 +220,8 @@ impl House {
         };
         tracing::info!(reason, "stopping: new connections are taken for {delay:?} more");
         self.life.send_replace(Life::Leaving);
-        signals.or_wait(delay).await;
+        let told_again = signals.or_wait(delay).await;
+        let drain = if told_again { Duration::ZERO } else { drain };
         self.life.send_replace(Life::Draining);
         let all_gone = tokio::task::spawn_blocking(move || {
             for worker in workers {
@@ -230,7 +231,7 @@ impl House {
         tokio::pin!(all_gone);
         tokio::select! {
             _ = &mut all_gone => {}
-            () = signals.or_wait(drain) => {
+            _ = signals.or_wait(drain) => {
                 tracing::warn!("cutting what is still under way");
                 self.life.send_replace(Life::Over);
                 let _ = all_gone.await;

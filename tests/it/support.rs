@@ -5,6 +5,7 @@
 //! and no secret stands in any output, in any encoding.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -216,6 +217,16 @@ impl TestProxy {
         self.launch_with(|_| ());
     }
 
+    /// As [`Self::launch`], by another program that starts patgate and leaves it the process.
+    pub fn launch_by(&mut self, program: &str, arguments: &[&str]) {
+        let log = fs::OpenOptions::new().append(true).open(&self.log).unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_patgate")).args(["serve", "--config"]);
+        command.arg(self.config()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.process = Some(command.spawn().unwrap());
+        self.until_ready();
+    }
+
     /// As [`Self::launch`], with something about the process changed.
     pub fn launch_with(&mut self, change: impl FnOnce(&mut Command)) {
         let mut command = self.command(&["serve", "--config"]);
@@ -409,12 +420,13 @@ impl TestProxy {
                 intents.len()
             );
             if !self.killed {
+                let mut ends = HashMap::<&str, u32>::new();
+                for outcome in records.iter().filter(|record| record["kind"] == "outcome") {
+                    *ends.entry(outcome["id"].as_str().unwrap()).or_default() += 1;
+                }
                 for intent in &intents {
-                    let ends = records
-                        .iter()
-                        .filter(|record| record["kind"] == "outcome" && record["id"] == intent["id"])
-                        .count();
-                    assert_eq!(ends, 1, "{intent} has {ends} endings");
+                    let ends = ends.get(intent["id"].as_str().unwrap());
+                    assert_eq!(ends, Some(&1), "{intent} has {ends:?} endings");
                 }
             }
         }
