@@ -386,7 +386,7 @@ impl TestProxy {
     /// Stops patgate and gives its exit code.
     pub fn stop(&mut self) -> Option<i32> {
         let mut process = self.process.take()?;
-        let _ = Command::new("kill").arg(process.id().to_string()).status();
+        let _ = Command::new("kill").arg(process.id().to_string()).stderr(Stdio::null()).status();
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = process.try_wait().unwrap() {

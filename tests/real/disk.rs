@@ -37,7 +37,7 @@ impl Drop for Small {
 fn a_full_disk_refuses_and_service_resumes_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let small = Small::mount(&folder.path().join("small"));
-    let proxy = setup().audit(&small.0.join("audit")).start();
+    let mut proxy = setup().audit(&small.0.join("audit")).start();
     assert_eq!(proxy.get("/contoso/_apis/projects", &[]).0, 200);
 
     let filler = small.0.join("filler");
@@ -64,6 +64,11 @@ fn a_full_disk_refuses_and_service_resumes_by_itself() {
         assert!(begun.elapsed() < Duration::from_secs(5), "{}", proxy.log());
         thread::sleep(Duration::from_millis(50));
     }
+    // A gap, if a write failed before the reserve was seen to be gone.
+    assert_eq!(proxy.stop(), Some(0), "{}", proxy.log());
+    let verified = patgate().args(["audit", "verify"]).arg(&proxy.audit).output().unwrap();
+    assert!(matches!(verified.status.code(), Some(0 | 2)), "{}", text(&verified));
+    proxy.unverified = true;
     drop(proxy);
     drop(small);
 }
@@ -71,7 +76,7 @@ fn a_full_disk_refuses_and_service_resumes_by_itself() {
 /// Asks for one path after another until an answer was refused and a later one was not. Each that
 /// was answered went up, and none that was refused did. Gives how long requests were refused.
 fn refused_and_served_again(proxy: &TestProxy) -> Duration {
-    let mut refused_since = None;
+    let mut refused_since: Option<Instant> = None;
     let begun = Instant::now();
     for number in 0.. {
         assert!(begun.elapsed() < Duration::from_secs(60), "{}", proxy.log());
