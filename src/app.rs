@@ -132,6 +132,7 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     if !environment.is_empty() {
         return Err(StartError::Environment(environment));
     }
+    let watched = reload::Watched::new(path);
     let snapshot = Snapshot::read(path, 1)?;
     for warning in &snapshot.config.warnings {
         tracing::warn!("{warning}");
@@ -162,7 +163,7 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let house = House { snapshot, audit, vaults, counts, life, shown };
     let listening: Vec<_> = bound.iter().map(|bound| bound.address).collect();
-    let ended = control.block_on(house.live(bound, admin, || started(&listening)));
+    let ended = control.block_on(house.live(bound, admin, watched, || started(&listening)));
     house.audit.close(Duration::from_secs(5));
     ended
 }
@@ -194,6 +195,7 @@ impl House {
         &self,
         bound: Vec<sockets::Bound>,
         admin: Option<std::net::TcpListener>,
+        watched: reload::Watched,
         started: impl FnOnce(),
     ) -> Result<(), StartError> {
         let mut signals = Signals::new()?;
@@ -211,7 +213,7 @@ impl House {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         started();
 
-        let reason = self.serve_until_told(&mut signals).await;
+        let reason = self.serve_until_told(&mut signals, watched).await;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         let (delay, drain) = {
             let limits = &self.snapshot.load().config.limits;
@@ -219,7 +221,8 @@ impl House {
         };
         tracing::info!(reason, "stopping: new connections are taken for {delay:?} more");
         self.life.send_replace(Life::Leaving);
-        signals.or_wait(delay).await;
+        let told_again = signals.or_wait(delay).await;
+        let drain = if told_again { Duration::ZERO } else { drain };
         self.life.send_replace(Life::Draining);
         let all_gone = tokio::task::spawn_blocking(move || {
             for worker in workers {
@@ -229,7 +232,7 @@ impl House {
         tokio::pin!(all_gone);
         tokio::select! {
             _ = &mut all_gone => {}
-            () = signals.or_wait(drain) => {
+            _ = signals.or_wait(drain) => {
                 tracing::warn!("cutting what is still under way");
                 self.life.send_replace(Life::Over);
                 let _ = all_gone.await;
@@ -295,19 +298,21 @@ impl House {
     }
 
     /// Serves, and reloads when asked or when a file has changed. Returns why it is to stop.
-    async fn serve_until_told(&self, signals: &mut Signals) -> &'static str {
-        let mut watched = reload::Watched::new(&self.snapshot.load().config);
+    async fn serve_until_told(&self, signals: &mut Signals, mut watched: reload::Watched) -> &'static str {
         let mut look = tokio::time::interval(Duration::from_secs(2));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop(reason) => return reason,
-                    Told::Reload => self.reload(&mut watched).await,
+                    Told::Reload => {
+                        watched.has_changed();
+                        self.reload().await;
+                    }
                 },
                 _ = look.tick() => {
                     if watched.has_changed() {
-                        self.reload(&mut watched).await;
+                        self.reload().await;
                     }
                 }
             }
@@ -315,14 +320,16 @@ impl House {
     }
 
     /// Reads the configuration again: all of it is right and takes over, or nothing changes.
-    async fn reload(&self, watched: &mut reload::Watched) {
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+    async fn reload(&self) {
+        // The time is what `Type=notify-reload` goes by.
+        let mut state = vec![sd_notify::NotifyState::Reloading];
+        state.extend(sd_notify::NotifyState::monotonic_usec_now());
+        let _ = sd_notify::notify(&state);
         let old = self.snapshot.load_full();
         let generation = old.generation + 1;
         let event = match reload::attempt(&old, &self.vaults) {
             Ok(snapshot) => {
                 let policy = snapshot.name();
-                *watched = reload::Watched::new(&snapshot.config);
                 tracing::info!(generation, policy = &*policy, "a new configuration is in force");
                 self.snapshot.store(Arc::new(snapshot));
                 self.shown.metrics.configured(generation);

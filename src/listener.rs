@@ -42,6 +42,9 @@ mod timed;
 
 use timed::{Doing, Phase, Timed, Turn};
 
+/// How long a connection that is new when draining begins may take to send its request.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
 /// Whether patgate goes on, and how it ends: each stage includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Life {
@@ -255,7 +258,7 @@ where
     let connection = Box::pin(builder.serve_connection(io, requests));
     async move {
         let life = house.life.clone();
-        let ended = drive(connection, life, conn::http1::Connection::graceful_shutdown).await;
+        let ended = drive(connection, life, conn::http1::Connection::graceful_shutdown, &phase).await;
         match ended {
             Err(error) if phase.doing() == Doing::Head && is_timeout(&error) => {
                 house.lane.connection(address, Refusal::HeadTimeout, "");
@@ -275,7 +278,8 @@ where
     P::Future: 'static,
     T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
-    let (address, house) = (requests.peer.address, Rc::clone(&requests.house));
+    let (address, house, phase) =
+        (requests.peer.address, Rc::clone(&requests.house), Rc::clone(&requests.phase));
     let mut builder = conn::http2::Builder::new(Local);
     builder
         .timer(TokioTimer::new())
@@ -291,7 +295,8 @@ where
     let connection = Box::pin(builder.serve_connection(io, requests));
     async move {
         let life = house.life.clone();
-        if let Err(error) = drive(connection, life, conn::http2::Connection::graceful_shutdown).await
+        let ended = drive(connection, life, conn::http2::Connection::graceful_shutdown, &phase).await;
+        if let Err(error) = ended
             && let Some(broken) =
                 std::error::Error::source(&error).and_then(|source| source.downcast_ref::<h2::Error>())
             && broken.is_library()
@@ -306,12 +311,20 @@ async fn drive<C: Future>(
     mut connection: Pin<Box<C>>,
     mut life: watch::Receiver<Life>,
     close: impl Fn(Pin<&mut C>),
+    phase: &Phase,
 ) -> C::Output {
     tokio::select! {
         biased;
         ended = &mut connection => return ended,
         // An error means that the sender is gone: patgate is over.
         _ = life.wait_for(|life| *life >= Life::Draining) => {}
+    }
+    if phase.owes_a_request() {
+        // hyper would close it unread. Boxed: few connections come here, and all would hold the timer.
+        let last = Box::pin(tokio::time::timeout(LAST_REQUEST, connection.as_mut()));
+        if let Ok(ended) = last.await {
+            return ended;
+        }
     }
     close(connection.as_mut());
     connection.await
@@ -382,9 +395,10 @@ where
         let (head, body) = request.into_parts();
         let answered = house.pipeline.clone().call(Arrived { head, body, passage });
         let multiplexed = self.phase.is_multiplexed();
+        let life = house.life.clone();
         Box::pin(async move {
             let Ok(mut response) = answered.await;
-            if leaving && !multiplexed {
+            if *life.borrow() != Life::Serving && !multiplexed {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(Taken::of(response, turn))

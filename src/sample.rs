@@ -148,7 +148,12 @@ impl Organization {
         self.site.behave(behaviour);
     }
 
-    /// The latest requests, oldest first, at most [`seen::KEPT`].
+    /// Keeps so many of the latest requests, from 1 to [`seen::MOST_KEPT`], for [`Self::seen`].
+    pub fn keep(&self, count: usize) {
+        self.site.log().keep(count);
+    }
+
+    /// The latest requests, oldest first, at most [`seen::KEPT`] or what [`Self::keep`] said.
     #[must_use]
     pub fn seen(&self) -> Vec<Arc<Seen>> {
         self.site.log().latest()

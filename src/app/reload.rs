@@ -11,7 +11,7 @@ use std::{
 
 use super::Snapshot;
 use crate::{
-    config::{Config, Problems, file},
+    config::{Problems, file},
     vault::Vaults,
 };
 
@@ -23,8 +23,10 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(config: &Config) -> Self {
-        Self { file: config.file.clone(), contents: contents(&config.file) }
+    /// Looks for the first time: before the configuration is read, or what changes meanwhile is
+    /// never noticed.
+    pub(super) fn new(file: &Path) -> Self {
+        Self { file: file.to_owned(), contents: contents(file) }
     }
 
     /// Whether any file differs from what was seen last; what is seen now counts as seen.

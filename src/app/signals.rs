@@ -34,9 +34,9 @@ impl Signals {
         }
     }
 
-    /// Waits for `time`, or for one more signal to stop.
-    pub(super) async fn or_wait(&mut self, time: Duration) {
+    /// Waits for `time`, or for one more signal to stop. Gives whether there was one.
+    pub(super) async fn or_wait(&mut self, time: Duration) -> bool {
         let again = async { while matches!(self.next().await, Told::Reload) {} };
-        let _ = tokio::time::timeout(time, again).await;
+        tokio::time::timeout(time, again).await.is_ok()
     }
 }

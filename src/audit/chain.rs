@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -58,7 +58,7 @@ fn numbered(folder: &Path, number: impl Fn(&str) -> Option<u64>) -> io::Result<V
 /// A chain that this process alone writes, for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _locked: File,
+    locked: File,
 }
 
 /// What became of a try to lock a chain.
@@ -88,11 +88,19 @@ impl Lock {
             Ok(()) => {
                 file.set_len(0)?;
                 writeln!(file, "{}", std::process::id())?;
-                Ok(Locking::Ours(Self { _locked: file }))
+                Ok(Locking::Ours(Self { locked: file }))
             }
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(Locking::Taken(holder(&mut file))),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether it is still the one that others would find: its file may have been deleted.
+    ///
+    /// # Errors
+    /// The file system does not say.
+    pub(crate) fn holds(&self) -> io::Result<bool> {
+        Ok(self.locked.metadata()?.nlink() > 0)
     }
 
     /// Whether some process writes this chain at present.

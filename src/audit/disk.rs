@@ -43,6 +43,11 @@ pub(crate) trait SegmentFile: Send {
     /// # Errors
     /// It is still there.
     fn cut(&mut self, length: u64) -> io::Result<()>;
+    /// Whether it still has a name: what is written to a deleted file, nobody will read.
+    ///
+    /// # Errors
+    /// The file system does not say.
+    fn is_named(&self) -> io::Result<bool>;
 }
 
 /// A real file system.
@@ -79,6 +84,10 @@ impl SegmentFile for File {
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
         self.set_len(length)
+    }
+
+    fn is_named(&self) -> io::Result<bool> {
+        Ok(self.metadata()?.nlink() > 0)
     }
 }
 
@@ -185,6 +194,10 @@ pub(crate) mod flaky {
         fn cut(&mut self, length: u64) -> io::Result<()> {
             due(&mut self.1.lock().unwrap().failing_cuts)?;
             self.0.cut(length)
+        }
+
+        fn is_named(&self) -> io::Result<bool> {
+            self.0.is_named()
         }
     }
 }

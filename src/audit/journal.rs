@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -73,6 +73,19 @@ impl Journal {
         self.disk.free(&self.folder)
     }
 
+    /// Whether the open segment, if there is one, still has a name.
+    ///
+    /// # Errors
+    /// The file system does not say.
+    pub(crate) fn is_named(&self) -> io::Result<bool> {
+        self.open.as_ref().map_or(Ok(true), |open| open.file.is_named())
+    }
+
+    /// The folder of the chain.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The last record that is on the disk.
     pub(crate) fn last(&self) -> u64 {
         self.durable.seq
@@ -133,6 +146,9 @@ impl Journal {
         open.file.append(&self.out)?;
         if sync {
             open.file.sync()?;
+        }
+        if !open.file.is_named()? {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the segment was deleted"));
         }
         if open.length == 0 {
             self.number += 1;

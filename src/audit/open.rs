@@ -64,7 +64,7 @@ pub(super) fn open(
     }
     let journal = mend(&folder, rotation, base, disk(), true)?;
     let shared = Arc::new(Shared::new(config.durability, base));
-    let writer = Writer::new(Arc::clone(&shared), journal, config.reserve);
+    let writer = Writer::new(Arc::clone(&shared), journal, lock, config.reserve);
     let told = Arc::clone(&shared);
     std::thread::Builder::new()
         .name("audit".to_owned())
@@ -75,7 +75,6 @@ pub(super) fn open(
                 tracing::error!("the audit's writer failed: patgate ends");
                 std::process::abort();
             }
-            drop(lock);
             told.ended();
         })
         .map_err(io)?;

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     Unavailable,
+    chain::{Lock, Locking},
     journal::Journal,
     queue::{Batch, Owner, Shared, Trouble},
     record::{self, Fate, Record, Timekeeper},
@@ -26,6 +27,7 @@ const KEPT_CAP: usize = 64 * 1024 * 1024;
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     journal: Journal,
+    lock: Lock,
     reserve: u64,
     time: Timekeeper,
     /// Records that happened and are not on the disk.
@@ -43,10 +45,10 @@ struct Failing {
 }
 
 impl Writer {
-    /// A writer for a journal whose chain is locked.
-    pub(crate) fn new(shared: Arc<Shared>, journal: Journal, reserve: u64) -> Self {
+    /// A writer for a journal, with the lock of its chain.
+    pub(crate) fn new(shared: Arc<Shared>, journal: Journal, lock: Lock, reserve: u64) -> Self {
         let time = Timekeeper::new(shared.base);
-        Self { shared, journal, reserve, time, kept: Vec::new(), lost: 0, failing: None, looked: None }
+        Self { shared, journal, lock, reserve, time, kept: Vec::new(), lost: 0, failing: None, looked: None }
     }
 
     /// Writes until the audit is closed and all is written.
@@ -171,7 +173,22 @@ impl Writer {
         tracing::info!("the audit is written again");
     }
 
+    /// Makes the chain's folder and its lock again where somebody deleted them.
+    fn hold(&mut self) -> io::Result<()> {
+        if self.lock.holds()? {
+            return Ok(());
+        }
+        match Lock::take(self.journal.folder())? {
+            Locking::Ours(lock) => {
+                self.lock = lock;
+                Ok(())
+            }
+            Locking::Taken(_) => Err(io::Error::other("another patgate writes here now")),
+        }
+    }
+
     fn write_kept(&mut self) -> io::Result<()> {
+        self.hold()?;
         self.journal.prepare()?;
         let mut gap = Vec::new();
         let mut record = Record::begin(&mut gap, "gap", Fate::Kept, &mut self.time);
@@ -186,13 +203,18 @@ impl Writer {
         self.journal.commit(true)
     }
 
-    /// Looks at the free space, once a second.
+    /// Looks once a second: at the free space, and whether the segment is still there.
     fn look(&mut self) {
         let now = clock::now();
         if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK) {
             return;
         }
         self.looked = Some(now);
+        let there = self.journal.is_named().unwrap_or(true) && self.lock.holds().unwrap_or(true);
+        if self.failing.is_none() && !there {
+            self.fail(&io::Error::new(io::ErrorKind::NotFound, "the segment or the lock was deleted"));
+            return;
+        }
         let why = match self.journal.free() {
             Ok(free) if free >= self.reserve => {
                 if self.shared.end(Trouble::Low) {

@@ -43,6 +43,7 @@ pub(crate) struct Phase {
     /// Answers of a multiplexed connection that wait for the client to take them, and since when.
     untaken: RefCell<Vec<(u64, Instant)>>,
     turns: Cell<u64>,
+    fresh: Cell<bool>,
     multiplexed: bool,
     keep_alive: Duration,
     head: Duration,
@@ -57,6 +58,7 @@ impl Phase {
             requests: Cell::new(0),
             untaken: RefCell::default(),
             turns: Cell::new(0),
+            fresh: Cell::new(true),
             multiplexed,
             keep_alive: limits.keep_alive,
             head: limits.head,
@@ -68,6 +70,12 @@ impl Phase {
         self.doing.get()
     }
 
+    /// Whether a request is to be expected that nobody was told not to send: the connection is new,
+    /// or a head has begun.
+    pub(crate) fn owes_a_request(&self) -> bool {
+        self.fresh.get() || self.doing.get() == Doing::Head
+    }
+
     /// Whether several requests share the connection at once (HTTP/2).
     pub(crate) fn is_multiplexed(&self) -> bool {
         self.multiplexed
@@ -76,6 +84,7 @@ impl Phase {
     /// A request begins; it ends when the turn is dropped.
     pub(crate) fn begin(self: &Rc<Self>) -> Turn {
         self.requests.set(self.requests.get() + 1);
+        self.fresh.set(false);
         self.doing.set(Doing::Busy);
         let number = self.turns.get();
         self.turns.set(number + 1);

@@ -4,14 +4,16 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use http::{header::AUTHORIZATION, request::Parts};
 
-/// How many requests are kept.
+/// How many requests are kept, unless [`super::Organization::keep`] says otherwise.
 pub const KEPT: usize = 1_024;
+/// The most that can be kept.
+pub const MOST_KEPT: usize = 1 << 20;
 
 /// One request as it arrived.
 #[derive(Debug)]
@@ -68,17 +70,24 @@ impl Seen {
 }
 
 /// The latest requests, and how many there were.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Log {
     latest: Mutex<VecDeque<Arc<Seen>>>,
+    kept: AtomicUsize,
     count: AtomicU64,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { latest: Mutex::default(), kept: AtomicUsize::new(KEPT), count: AtomicU64::new(0) }
+    }
 }
 
 impl Log {
     /// Adds a request and gives it its number, from one.
     pub(super) fn add(&self, seen: Arc<Seen>) -> u64 {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.len() == KEPT {
+        while latest.len() >= self.kept.load(Ordering::Acquire) {
             latest.pop_front();
         }
         latest.push_back(seen);
@@ -87,6 +96,10 @@ impl Log {
 
     pub(super) fn latest(&self) -> Vec<Arc<Seen>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    pub(super) fn keep(&self, count: usize) {
+        self.kept.store(count.clamp(1, MOST_KEPT), Ordering::Release);
     }
 
     pub(super) fn forget(&self) {

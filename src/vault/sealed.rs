@@ -103,7 +103,11 @@ impl Sealed {
 
     fn read(&self, name: &str) -> Result<Fetched, VaultError> {
         let key = Key::read(&self.key).map_err(|error| trouble(&error))?;
-        let sealed = private::read(&self.path, Readers::Owner, LARGEST)?;
+        let sealed = private::read(&self.path, Readers::Owner, LARGEST).map_err(|unread| match unread {
+            // The whole vault is gone, which says nothing about this secret.
+            Unread::Missing(_) => VaultError::Unavailable(unread.to_string().into()),
+            other => other.into(),
+        })?;
         let mut secrets = unseal(&self.path, &key, &sealed).map_err(|error| trouble(&error))?;
         let missing =
             || VaultError::Denied(format!("{} holds no secret named {name}", self.path.display()).into());

@@ -1,8 +1,11 @@
 //! The record, as those who read it see it.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use crate::support::{patgate, setup, text};
+use crate::support::{TestProxy, patgate, setup, text};
 
 #[test]
 fn a_flipped_byte_is_pointed_at() {
@@ -62,4 +65,47 @@ fn a_flood_of_refusals_is_counted_and_does_not_fill_the_disk() {
     let (records, count) = sum();
     assert!(settled, "{count} of 401 are on record");
     assert!(records < 200, "{records} records for 401 refusals");
+}
+
+/// Asks until the answer has the status; gives how long that took.
+fn until(proxy: &TestProxy, status: u16) -> Duration {
+    let begun = Instant::now();
+    while proxy.get("/contoso/_apis/projects", &[]).0 != status {
+        assert!(begun.elapsed() < Duration::from_secs(5), "not {status} after five seconds:\n{}", proxy.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    begun.elapsed()
+}
+
+#[test]
+fn a_folder_that_is_deleted_is_no_record_and_is_made_again() {
+    let mut proxy = setup().start();
+    assert_eq!(proxy.get("/contoso/_apis/projects", &[]).0, 200);
+    proxy.record("its end", |record| record["kind"] == "outcome");
+    fs::remove_dir_all(&proxy.audit).unwrap();
+    let before = proxy.organization().requests();
+    let (status, body) = proxy.get("/contoso/_apis/projects", &[]);
+    assert!(status == 503 && body.contains("audit-unavailable"), "{status} {body}");
+    assert_eq!(proxy.organization().requests(), before, "something went up without a record");
+    println!("again after {:?}", until(&proxy, 200));
+    assert!(proxy.is_ready());
+
+    // Deleted while nobody asks: noticed all the same.
+    fs::remove_dir_all(&proxy.audit).unwrap();
+    let begun = Instant::now();
+    while !proxy.audit.join("chain-1/lock").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{}", proxy.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    until(&proxy, 200);
+    proxy.record("the gap", |record| record["kind"] == "gap");
+    let again = patgate().args(["serve", "--config"]).arg(proxy.config()).output().unwrap();
+    assert!(!again.status.success());
+    assert_eq!(proxy.stop(), Some(0));
+    let verified = patgate().args(["audit", "verify"]).arg(&proxy.audit).output().unwrap();
+    assert_eq!(verified.status.code(), Some(2), "{}", text(&verified));
+    assert!(text(&verified).contains("gap"), "{}", text(&verified));
+    proxy.unverified = true;
+    proxy.launch();
+    assert_eq!(proxy.get("/contoso/_apis/projects", &[]).0, 200);
 }

@@ -1,10 +1,17 @@
 //! Things break: each is refused or ended with its record, and service goes on without a restart.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    net::TcpStream,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use patgate::sample::{self, Behaviour};
 
-use crate::support::{PAT, TestProxy, secrets, setup, write_private};
+use crate::support::{PAT, TestProxy, patgate, secrets, setup, text, write_private};
 
 const ROTATED: &str = "ROTATEDROTATEDROTATEDROTATEDROTATEDROTATEDROTATEDROTJQQJ99BKACAAAAAAAAAAAAASAZDOtest";
 
@@ -146,15 +153,105 @@ fn a_location_leads_back_to_patgate() {
     assert!(answer.contains(&format!("http://localhost:{}/contoso/", proxy.address.port())), "{answer}");
 }
 
-#[test]
-fn a_bad_configuration_binds_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("patgate.toml");
-    fs::write(&file, "public-url = \"ftp://x\"\nunknown = 1\n[[listen]]\naddress = \"nowhere\"\n").unwrap();
-    let output = crate::support::patgate().args(["serve", "--config"]).arg(&file).output().unwrap();
-    assert_eq!(output.status.code(), Some(78));
-    let said = crate::support::text(&output);
-    for place in ["patgate.toml:1:", "patgate.toml:2:", "patgate.toml:4:"] {
-        assert!(said.contains(place), "{said}");
+/// Waits until a request has the status.
+fn until(proxy: &TestProxy, path: &str, status: u16) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while code(proxy, path).0 != status {
+        assert!(Instant::now() < deadline, "{path} is not {status}: {:?}\n{}", code(proxy, path), proxy.log());
+        thread::sleep(Duration::from_millis(100));
     }
+}
+
+#[test]
+fn a_sealed_vault_that_is_gone_serves_what_it_gave_and_recovers() {
+    let mut proxy = setup().start();
+    proxy.stop();
+    let sealed = proxy.path("vault.age");
+    let mut seal = patgate();
+    seal.args(["vault", "seal", "--new-key", "--vault"]).arg(&sealed).arg("ado");
+    let mut seal = seal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    seal.stdin.take().unwrap().write_all(PAT.as_bytes()).unwrap();
+    let seal = seal.wait_with_output().unwrap();
+    assert!(seal.status.success(), "{}", text(&seal));
+    let own = fs::read_to_string(proxy.config()).unwrap();
+    let vault = "type = \"sealed\"\npath = \"vault.age\"\nkey = \"vault.key\"\nrefresh = \"1s\"\nstale-for = \"3s\"";
+    let secret = format!("{}/contoso.pat", proxy.folder.path().display());
+    fs::write(proxy.config(), own.replace("type = \"file\"", vault).replace(&secret, "ado")).unwrap();
+    proxy.launch();
+    assert_eq!(proxy.get("/contoso/_apis/projects", &[]).0, 200, "{}", proxy.log());
+
+    let away = proxy.path("away");
+    fs::rename(&sealed, &away).unwrap();
+    let gone = Instant::now();
+    while gone.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(proxy.get("/contoso/_apis/projects", &[]).0, 200, "while the last good value holds");
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let refused = loop {
+        let (status, why) = code(&proxy, "/contoso/_apis/projects");
+        if status != 200 {
+            break (status, why);
+        }
+        assert!(Instant::now() < deadline, "served for ever from a vault that is gone");
+        thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(refused, (503, "vault-unavailable".into()));
+    let went_up = proxy.organization().requests();
+    code(&proxy, "/contoso/_apis/projects");
+    assert_eq!(proxy.organization().requests(), went_up);
+    fs::rename(&away, &sealed).unwrap();
+    until(&proxy, "/contoso/_apis/projects", 200);
+}
+
+#[test]
+fn a_secret_that_became_a_pipe_holds_nobody_up() {
+    let proxy = setup()
+        .with("[vault.short]\ntype = \"file\"\nrefresh = \"1s\"\nstale-for = \"1s\"\n[credential.fabrikam]\nvault = \"short\"\nsecret = \"fabrikam.pat\"\norganizations = [\"fabrikam\"]\n")
+        .with("[[rule]]\nname = \"other\"\nclients = [\"here\"]\npaths = [\"/fabrikam/**\"]\nallow = [\"GET\"]\ncredential = \"fabrikam\"\n")
+        .start();
+    let pipe = proxy.path("fabrikam.pat");
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().unwrap().success());
+    let asked = Instant::now();
+    let (status, why) = code(&proxy, "/fabrikam/_apis/projects");
+    assert!(matches!(status, 424 | 503), "{status} {why}");
+    assert!(asked.elapsed() < Duration::from_secs(5));
+    assert_eq!(proxy.get("/contoso/_apis/projects", &[]).0, 200, "the other vault is not held up");
+    fs::remove_file(&pipe).unwrap();
+    write_private(&pipe, PAT);
+    until(&proxy, "/fabrikam/_apis/projects", 200);
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_its_body_leaves_it_unended_upstream() {
+    for framing in ["Content-Length: 10000000", "Transfer-Encoding: chunked"] {
+        let proxy = setup().start();
+        let mut socket = TcpStream::connect(proxy.address).unwrap();
+        let head = format!("POST /contoso/_apis/sample/sink HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
+        socket.write_all(head.as_bytes()).unwrap();
+        socket.write_all(b"10000\r\n").unwrap();
+        socket.write_all(&[b'x'; 65_536]).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !proxy.organization().seen().last().is_some_and(|seen| seen.body_bytes() >= 60_000) {
+            assert!(Instant::now() < deadline, "the body does not come through: {}", proxy.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(socket);
+        let record = proxy.record("the client's leaving", |record| {
+            record["kind"] == "outcome" && record["path"] == "/contoso/_apis/sample/sink"
+        });
+        assert!(record["ending"] == "client-gone" || record["refusal"] == "body-incomplete", "{record}");
+        let seen = proxy.organization().seen().pop().unwrap();
+        assert!(!seen.body_is_whole(), "{framing}: half a body was ended as if it were whole");
+        assert_eq!(proxy.get("/contoso/_apis/projects", &[]).0, 200);
+    }
+}
+
+#[test]
+fn a_slow_answer_passes_as_long_as_something_comes() {
+    let proxy = setup().limits("body-idle = \"1s\"").start();
+    let (status, body) = proxy.get("/contoso/_apis/sample/trickle?bytes=8&pause-ms=400", &[]);
+    assert_eq!((status, body.as_str()), (200, "........"), "three seconds in all, never one without a byte");
+    let (_, body) = proxy.get("/contoso/_apis/sample/trickle?bytes=3&pause-ms=4000", &[]);
+    assert!(body.len() < 3, "{body}");
+    proxy.record("its end", |record| record["ending"] == "upstream-gone");
 }

@@ -17,10 +17,14 @@ mod support;
 
 mod attacks;
 mod audit;
+mod crash;
 mod failure;
 mod git;
-mod life;
+mod handover;
+mod load;
 mod printed;
 mod readme;
 mod reference;
+mod reload;
 mod requests;
+mod start;

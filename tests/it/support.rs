@@ -5,6 +5,7 @@
 //! and no secret stands in any output, in any encoding.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -213,8 +214,25 @@ addresses = ["127.0.0.1/32"]
 impl TestProxy {
     /// Starts patgate (again).
     pub fn launch(&mut self) {
-        let child = self.command(&["serve", "--config"]).arg(self.config()).spawn().unwrap();
-        self.process = Some(child);
+        self.launch_with(|_| ());
+    }
+
+    /// As [`Self::launch`], by another program that starts patgate and leaves it the process.
+    pub fn launch_by(&mut self, program: &str, arguments: &[&str]) {
+        let log = fs::OpenOptions::new().append(true).open(&self.log).unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_patgate")).args(["serve", "--config"]);
+        command.arg(self.config()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.process = Some(command.spawn().unwrap());
+        self.until_ready();
+    }
+
+    /// As [`Self::launch`], with something about the process changed.
+    pub fn launch_with(&mut self, change: impl FnOnce(&mut Command)) {
+        let mut command = self.command(&["serve", "--config"]);
+        command.arg(self.config());
+        change(&mut command);
+        self.process = Some(command.spawn().unwrap());
         self.until_ready();
     }
 
@@ -368,7 +386,7 @@ impl TestProxy {
     /// Stops patgate and gives its exit code.
     pub fn stop(&mut self) -> Option<i32> {
         let mut process = self.process.take()?;
-        let _ = Command::new("kill").arg(process.id().to_string()).status();
+        let _ = Command::new("kill").arg(process.id().to_string()).stderr(Stdio::null()).status();
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = process.try_wait().unwrap() {
@@ -402,12 +420,13 @@ impl TestProxy {
                 intents.len()
             );
             if !self.killed {
+                let mut ends = HashMap::<&str, u32>::new();
+                for outcome in records.iter().filter(|record| record["kind"] == "outcome") {
+                    *ends.entry(outcome["id"].as_str().unwrap()).or_default() += 1;
+                }
                 for intent in &intents {
-                    let ends = records
-                        .iter()
-                        .filter(|record| record["kind"] == "outcome" && record["id"] == intent["id"])
-                        .count();
-                    assert_eq!(ends, 1, "{intent} has {ends} endings");
+                    let ends = ends.get(intent["id"].as_str().unwrap());
+                    assert_eq!(ends, Some(&1), "{intent} has {ends:?} endings");
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -40,19 +41,23 @@ fn git_clones_through_squid_and_tls_stays_end_to_end() {
     let address = free_address();
     let run = folder.path().join("squid");
     fs::create_dir(&run).unwrap();
+    // Started by root, squid goes on as a user of its own (Debian's `proxy`), who must get in here.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o777)).unwrap();
     fs::write(run.join("hosts"), "127.0.0.143 dev.azure.com\n").unwrap();
     let log = run.join("access.log");
     let config = format!(
         "http_port {address}\nhosts_file {run}/hosts\npid_filename {run}/squid.pid\n\
          access_log stdio:{log}\ncache_log {run}/cache.log\ncache deny all\n\
          acl ssl port 443\nhttp_access allow CONNECT ssl\nhttp_access deny all\n\
-         cache_effective_user root\nshutdown_lifetime 1 seconds\nnetdb_filename none\n",
+         cache_effective_user proxy\nshutdown_lifetime 1 seconds\nnetdb_filename none\n",
         run = run.display(),
         log = log.display(),
     );
     fs::write(run.join("squid.conf"), config).unwrap();
     let squid = Command::new("/usr/sbin/squid")
-        .args(["-N", "-f"])
+        // Its shared memory goes by this name.
+        .args(["-n", &format!("patgate{}", std::process::id()), "-N", "-f"])
         .arg(run.join("squid.conf"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
