@@ -112,4 +112,3 @@ pub(crate) fn fail(code: u8, message: impl std::fmt::Display) -> ExitCode {
 pub(crate) fn print(text: impl std::fmt::Display) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
-

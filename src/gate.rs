@@ -5,7 +5,6 @@
 //! that are forwarded. It must never look at a rule or a secret, and never repair: what is
 //! ambiguous is refused.
 
-
 use http::{HeaderMap, Method, Version, request::Parts, uri::PathAndQuery};
 use hyper::body::{Body as _, Incoming};
 

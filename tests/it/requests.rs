@@ -26,29 +26,102 @@ fn cases() -> Vec<(&'static str, String, &'static str)> {
         ("path parameters", get("/contoso/web;x=1/_apis/x"), "path-ambiguous"),
         ("trailing dot", get("/contoso/web./_apis/x"), "path-ambiguous"),
         ("trailing space", get("/contoso/web%20/_apis/x"), "path-ambiguous"),
-        ("doubled service", get("/contoso/web/_git/web/info/refs?service=git-upload-pack&service=git-receive-pack"), "query-ambiguous"),
+        (
+            "doubled service",
+            get("/contoso/web/_git/web/info/refs?service=git-upload-pack&service=git-receive-pack"),
+            "query-ambiguous",
+        ),
         ("no organisation", get("/_apis/projects"), "organization-missing"),
         ("strange host", get("/evil.example/contoso/_apis/projects"), "target-unknown"),
         ("unknown own address", get("/_patgate/secrets"), "target-unknown"),
-        ("foreign name", "GET /contoso/_apis/projects HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".into(), "host-unknown"),
-        ("no host", "GET /contoso/_apis/projects HTTP/1.1\r\nConnection: close\r\n\r\n".into(), "host-unknown"),
-        ("two hosts", format!("GET /contoso/_apis/projects HTTP/1.1\r\n{host}{host}Connection: close\r\n\r\n"), "host-unknown"),
-        ("lower-case method", format!("get /contoso/_apis/projects HTTP/1.1\r\n{host}Connection: close\r\n\r\n"), "method-unknown"),
-        ("connect", format!("CONNECT dev.azure.com:443 HTTP/1.1\r\n{host}Connection: close\r\n\r\n"), "method-unknown"),
+        (
+            "foreign name",
+            "GET /contoso/_apis/projects HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".into(),
+            "host-unknown",
+        ),
+        (
+            "no host",
+            "GET /contoso/_apis/projects HTTP/1.1\r\nConnection: close\r\n\r\n".into(),
+            "host-unknown",
+        ),
+        (
+            "two hosts",
+            format!("GET /contoso/_apis/projects HTTP/1.1\r\n{host}{host}Connection: close\r\n\r\n"),
+            "host-unknown",
+        ),
+        (
+            "lower-case method",
+            format!("get /contoso/_apis/projects HTTP/1.1\r\n{host}Connection: close\r\n\r\n"),
+            "method-unknown",
+        ),
+        (
+            "connect",
+            format!("CONNECT dev.azure.com:443 HTTP/1.1\r\n{host}Connection: close\r\n\r\n"),
+            "method-unknown",
+        ),
         ("trace", format!("TRACE /contoso HTTP/1.1\r\n{host}Connection: close\r\n\r\n"), "method-unknown"),
         ("underscore header", with("Content_Length: 3"), "header-ambiguous"),
         ("method override", with("X-HTTP-Method-Override: DELETE"), "header-ambiguous"),
         ("unknown expectation", with("Expect: the-unexpected"), "expectation-unknown"),
-        ("body on a GET", format!("GET /contoso/_apis/projects HTTP/1.1\r\n{host}Content-Length: 3\r\nConnection: close\r\n\r\nabc"), "framing"),
-        ("gzip, chunked", format!("POST /contoso/_apis/x HTTP/1.1\r\n{host}Transfer-Encoding: gzip, chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"), "framing"),
-        ("chunked, chunked", format!("POST /contoso/_apis/x HTTP/1.1\r\n{host}Transfer-Encoding: chunked, chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"), "framing"),
-        ("two encodings", format!("POST /contoso/_apis/x HTTP/1.1\r\n{host}Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"), "framing"),
-        ("differing lengths", format!("POST /contoso/_apis/x HTTP/1.1\r\n{host}Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc"), "head-malformed"),
-        ("a length with a sign", format!("POST /contoso/_apis/x HTTP/1.1\r\n{host}Content-Length: +3\r\n\r\nabc"), "head-malformed"),
+        (
+            "body on a GET",
+            format!(
+                "GET /contoso/_apis/projects HTTP/1.1\r\n{host}Content-Length: 3\r\nConnection: close\r\n\r\nabc"
+            ),
+            "framing",
+        ),
+        (
+            "gzip, chunked",
+            format!(
+                "POST /contoso/_apis/x HTTP/1.1\r\n{host}Transfer-Encoding: gzip, chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"
+            ),
+            "framing",
+        ),
+        (
+            "chunked, chunked",
+            format!(
+                "POST /contoso/_apis/x HTTP/1.1\r\n{host}Transfer-Encoding: chunked, chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"
+            ),
+            "framing",
+        ),
+        (
+            "two encodings",
+            format!(
+                "POST /contoso/_apis/x HTTP/1.1\r\n{host}Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"
+            ),
+            "framing",
+        ),
+        (
+            "differing lengths",
+            format!(
+                "POST /contoso/_apis/x HTTP/1.1\r\n{host}Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc"
+            ),
+            "head-malformed",
+        ),
+        (
+            "a length with a sign",
+            format!("POST /contoso/_apis/x HTTP/1.1\r\n{host}Content-Length: +3\r\n\r\nabc"),
+            "head-malformed",
+        ),
         ("no HTTP at all", "EHLO mail\r\n\r\n".into(), "head-malformed"),
-        ("a space before the colon", format!("GET /contoso/_apis/x HTTP/1.1\r\n{host}X-A : b\r\n\r\n"), "head-malformed"),
-        ("a hundred fields", format!("GET /contoso/_apis/x HTTP/1.1\r\n{host}{}\r\n", (0..100).map(|n| format!("X-{n}: 1\r\n")).collect::<String>()), "head-malformed"),
-        ("a head of 64 KiB", format!("GET /contoso/_apis/x HTTP/1.1\r\n{host}X-A: {}\r\n\r\n", "a".repeat(65_536)), "head-malformed"),
+        (
+            "a space before the colon",
+            format!("GET /contoso/_apis/x HTTP/1.1\r\n{host}X-A : b\r\n\r\n"),
+            "head-malformed",
+        ),
+        (
+            "a hundred fields",
+            format!(
+                "GET /contoso/_apis/x HTTP/1.1\r\n{host}{}\r\n",
+                (0..100).map(|n| format!("X-{n}: 1\r\n")).collect::<String>()
+            ),
+            "head-malformed",
+        ),
+        (
+            "a head of 64 KiB",
+            format!("GET /contoso/_apis/x HTTP/1.1\r\n{host}X-A: {}\r\n\r\n", "a".repeat(65_536)),
+            "head-malformed",
+        ),
     ]
 }
 
@@ -149,9 +222,15 @@ help       = "Ask #build-infra"
 #[test]
 fn http2_is_judged_like_http1() {
     let proxy = setup().tls().start();
-    let output = proxy.curl("/contoso/_apis/projects", &["--http2", "-o", "/dev/null", "-w", "%{http_version} %{http_code}"]);
+    let output = proxy.curl(
+        "/contoso/_apis/projects",
+        &["--http2", "-o", "/dev/null", "-w", "%{http_version} %{http_code}"],
+    );
     assert_eq!(String::from_utf8_lossy(&output.stdout), "2 200");
-    let output = proxy.curl("/contoso/%2e%2e/_apis/x", &["--http2", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}"]);
+    let output = proxy.curl(
+        "/contoso/%2e%2e/_apis/x",
+        &["--http2", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}"],
+    );
     assert_eq!(String::from_utf8_lossy(&output.stdout), "400");
 }
 
