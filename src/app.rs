@@ -4,21 +4,10 @@
 //! connections of its own; the audit's writer; and the calling thread, which becomes the control
 //! thread: signals, reload, vaults, health and metrics.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::Path,
-    rc::Rc,
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::Path, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{
-    runtime::LocalOptions,
-    sync::watch,
-};
+use tokio::{runtime::LocalOptions, sync::watch};
 
 use crate::{
     admin,
@@ -148,8 +137,8 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let audit = Audit::open(&snapshot.config.audit, overlap)?;
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let vaults = Vaults::open(&snapshot.config, audit.clone(), control.handle().clone())
-        .map_err(StartError::Vault)?;
+    let vaults =
+        Vaults::open(&snapshot.config, audit.clone(), control.handle().clone()).map_err(StartError::Vault)?;
     let (counts, life) = (Arc::<Counts>::default(), watch::Sender::new(Life::Serving));
     let shown = Arc::new(Shown {
         metrics: Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))),
@@ -274,8 +263,7 @@ impl House {
                     let upstream = Rc::new(Upstream::new(roots, Rc::clone(&vaults), Arc::clone(&metrics)));
                     let parts = Parts { counts: Arc::clone(&counts), vaults, upstream };
                     let pipeline = pipeline::pipeline(&parts);
-                    let house =
-                        Rc::new(Gatehouse { snapshot, lane, counts, life, audit, metrics, pipeline });
+                    let house = Rc::new(Gatehouse { snapshot, lane, counts, life, audit, metrics, pipeline });
                     let listening = sockets.into_iter().filter_map(|(index, socket, shared)| {
                         let socket = tokio::net::TcpListener::from_std(socket).ok()?;
                         Some(listener::serve(socket, shared, index, Rc::clone(&house)))

@@ -54,7 +54,8 @@ fn a_flood_of_refusals_is_counted_and_does_not_fill_the_disk() {
     proxy.raw(requests.concat().as_bytes());
     let sum = || {
         let records = proxy.records();
-        let refusals: Vec<_> = records.iter().filter(|record| record["refusal"] == "no-rule").cloned().collect();
+        let refusals: Vec<_> =
+            records.iter().filter(|record| record["refusal"] == "no-rule").cloned().collect();
         let count: u64 = refusals.iter().map(|record| record["count"].as_u64().unwrap_or(1)).sum();
         (refusals.len(), count)
     };
@@ -71,7 +72,11 @@ fn a_flood_of_refusals_is_counted_and_does_not_fill_the_disk() {
 fn until(proxy: &TestProxy, status: u16) -> Duration {
     let begun = Instant::now();
     while proxy.get("/contoso/_apis/projects", &[]).0 != status {
-        assert!(begun.elapsed() < Duration::from_secs(5), "not {status} after five seconds:\n{}", proxy.log());
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "not {status} after five seconds:\n{}",
+            proxy.log()
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
     begun.elapsed()

@@ -73,7 +73,8 @@ fn killed_twenty_times_under_load_every_use_is_on_record() {
     assert_eq!(seen.len() as u64, proxy.organization().requests(), "all that was seen was kept");
     assert!(seen.len() >= 20 * 40);
     for seen in &seen {
-        let left = intents.get_mut(seen.target.as_str()).unwrap_or_else(|| panic!("no intent: {}", seen.target));
+        let left =
+            intents.get_mut(seen.target.as_str()).unwrap_or_else(|| panic!("no intent: {}", seen.target));
         *left = left.checked_sub(1).unwrap_or_else(|| panic!("more requests than intents: {}", seen.target));
     }
     let mut ends: HashMap<&str, u64> = HashMap::new();

@@ -147,7 +147,8 @@ fn a_sign_in_page_never_looks_like_success() {
 #[test]
 fn a_location_leads_back_to_patgate() {
     let proxy = setup().start();
-    let output = proxy.curl("/contoso/_apis/sample/location?to=https://dev.azure.com/contoso/_apis/projects", &["-i"]);
+    let output =
+        proxy.curl("/contoso/_apis/sample/location?to=https://dev.azure.com/contoso/_apis/projects", &["-i"]);
     let answer = String::from_utf8_lossy(&output.stdout);
     assert!(!answer.contains("https://dev.azure.com"), "{answer}");
     assert!(answer.contains(&format!("http://localhost:{}/contoso/", proxy.address.port())), "{answer}");
@@ -157,7 +158,12 @@ fn a_location_leads_back_to_patgate() {
 fn until(proxy: &TestProxy, path: &str, status: u16) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while code(proxy, path).0 != status {
-        assert!(Instant::now() < deadline, "{path} is not {status}: {:?}\n{}", code(proxy, path), proxy.log());
+        assert!(
+            Instant::now() < deadline,
+            "{path} is not {status}: {:?}\n{}",
+            code(proxy, path),
+            proxy.log()
+        );
         thread::sleep(Duration::from_millis(100));
     }
 }
@@ -169,12 +175,14 @@ fn a_sealed_vault_that_is_gone_serves_what_it_gave_and_recovers() {
     let sealed = proxy.path("vault.age");
     let mut seal = patgate();
     seal.args(["vault", "seal", "--new-key", "--vault"]).arg(&sealed).arg("ado");
-    let mut seal = seal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut seal =
+        seal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
     seal.stdin.take().unwrap().write_all(PAT.as_bytes()).unwrap();
     let seal = seal.wait_with_output().unwrap();
     assert!(seal.status.success(), "{}", text(&seal));
     let own = fs::read_to_string(proxy.config()).unwrap();
-    let vault = "type = \"sealed\"\npath = \"vault.age\"\nkey = \"vault.key\"\nrefresh = \"1s\"\nstale-for = \"3s\"";
+    let vault =
+        "type = \"sealed\"\npath = \"vault.age\"\nkey = \"vault.key\"\nrefresh = \"1s\"\nstale-for = \"3s\"";
     let secret = format!("{}/contoso.pat", proxy.folder.path().display());
     fs::write(proxy.config(), own.replace("type = \"file\"", vault).replace(&secret, "ado")).unwrap();
     proxy.launch();
@@ -226,7 +234,8 @@ fn a_client_that_leaves_in_the_middle_of_its_body_leaves_it_unended_upstream() {
     for framing in ["Content-Length: 10000000", "Transfer-Encoding: chunked"] {
         let proxy = setup().start();
         let mut socket = TcpStream::connect(proxy.address).unwrap();
-        let head = format!("POST /contoso/_apis/sample/sink HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
+        let head =
+            format!("POST /contoso/_apis/sample/sink HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
         socket.write_all(head.as_bytes()).unwrap();
         socket.write_all(b"10000\r\n").unwrap();
         socket.write_all(&vec![b'x'; 65_536]).unwrap();

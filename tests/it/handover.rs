@@ -69,7 +69,8 @@ fn slow_way(address: SocketAddr, bytes_a_second: usize) {
 
 #[test]
 fn a_new_process_takes_over_and_no_connection_is_lost() {
-    let count: u64 = std::env::var("PATGATE_TEST_CONNECTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    let count: u64 =
+        std::env::var("PATGATE_TEST_CONNECTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
     let mut proxy = setup().drain_delay("1s").start();
     let work = proxy.path("work");
     fs::create_dir(&work).unwrap();
@@ -88,7 +89,9 @@ fn a_new_process_takes_over_and_no_connection_is_lost() {
     let slow = {
         let url = proxy.url("/contoso/_apis/sample/slow?seconds=5");
         thread::spawn(move || {
-            Command::new("curl").args(["-sS", "--noproxy", "*", "-o", "/dev/null", "-w", "%{http_code}", &url]).output()
+            Command::new("curl")
+                .args(["-sS", "--noproxy", "*", "-o", "/dev/null", "-w", "%{http_code}", &url])
+                .output()
         })
     };
     // A clone through a thin line: it takes four seconds and more.
@@ -127,7 +130,8 @@ fn a_new_process_takes_over_and_no_connection_is_lost() {
     drop(listener);
     terminate(&new);
     assert!(new.wait_with_output().unwrap().status.success());
-    let chains = fs::read_dir(&proxy.audit).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
+    let chains =
+        fs::read_dir(&proxy.audit).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
     assert_eq!(chains, 2, "each process keeps a chain of its own");
     let upload = proxy.records().into_iter().filter(|record| record["kind"] == "outcome");
     let upload: Vec<_> = upload.filter(|record| record["bytes-out"].as_u64() > Some(16 << 20)).collect();
@@ -171,7 +175,8 @@ fn told_to_stop_it_is_unready_at_once_and_takes_connections_until_the_delay_is_o
 fn what_lasts_longer_than_the_drain_is_cut() {
     let mut proxy = setup().limits("drain = \"1s\"").start();
     let url = proxy.url("/contoso/_apis/sample/slow?seconds=60");
-    let mut slow = Command::new("curl").args(["-sS", "--noproxy", "*", &url]).stderr(Stdio::null()).spawn().unwrap();
+    let mut slow =
+        Command::new("curl").args(["-sS", "--noproxy", "*", &url]).stderr(Stdio::null()).spawn().unwrap();
     proxy.record("the slow one", |record| record["kind"] == "intent");
     let begun = Instant::now();
     proxy.signal("-TERM");
@@ -212,7 +217,8 @@ fn a_supervisor_is_told_ready_reloading_and_stopping() {
 fn a_second_signal_ends_what_is_under_way() {
     let mut proxy = setup().start();
     let url = proxy.url("/contoso/_apis/sample/slow?seconds=60");
-    let mut slow = Command::new("curl").args(["-sS", "--noproxy", "*", &url]).stderr(Stdio::null()).spawn().unwrap();
+    let mut slow =
+        Command::new("curl").args(["-sS", "--noproxy", "*", &url]).stderr(Stdio::null()).spawn().unwrap();
     proxy.record("the slow one", |record| record["kind"] == "intent");
     proxy.signal("-TERM");
     let begun = Instant::now();

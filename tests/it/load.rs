@@ -57,7 +57,10 @@ impl Kept {
     /// One request; the status.
     pub fn get(&mut self, target: &str) -> Result<u16, String> {
         let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        self.reader.get_mut().write_all(request.as_bytes()).map_err(|error| format!("kept, write: {error}"))?;
+        self.reader
+            .get_mut()
+            .write_all(request.as_bytes())
+            .map_err(|error| format!("kept, write: {error}"))?;
         let mut head = Vec::new();
         loop {
             let mut line = String::new();
@@ -96,9 +99,10 @@ impl Load {
                         number += 1;
                         let answered = match &kind {
                             Kind::Single => once(address, USUAL),
-                            Kind::Unique(prefix) => {
-                                once(address, &format!("/contoso/{prefix}-{thread}-{number}/_apis/sample/status"))
-                            }
+                            Kind::Unique(prefix) => once(
+                                address,
+                                &format!("/contoso/{prefix}-{thread}-{number}/_apis/sample/status"),
+                            ),
                             Kind::Kept => on_kept(&mut kept, address),
                         };
                         match answered {
@@ -134,7 +138,12 @@ impl Load {
     /// Ends, and not one may have been lost.
     pub fn end_whole(self) -> u64 {
         let (done, failures) = self.end();
-        assert!(failures.is_empty(), "{} of {done} lost: {:?}", failures.len(), &failures[..failures.len().min(5)]);
+        assert!(
+            failures.is_empty(),
+            "{} of {done} lost: {:?}",
+            failures.len(),
+            &failures[..failures.len().min(5)]
+        );
         done
     }
 }

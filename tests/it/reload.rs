@@ -24,7 +24,8 @@ fn metrics(proxy: &TestProxy) -> String {
 /// The value of the one line of the metrics that begins so.
 fn metric(proxy: &TestProxy, name: &str) -> u64 {
     let all = metrics(proxy);
-    let line = all.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {all}"));
+    let line =
+        all.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {all}"));
     line.trim().parse::<f64>().unwrap() as u64
 }
 
@@ -45,14 +46,17 @@ fn fifty_reloads_under_load_cost_no_request_and_none_sees_two() {
     let single = Load::start(proxy.address, 2);
     let kept = Load::of(proxy.address, 2, &Kind::Kept);
     for round in 2..52 {
-        fs::write(proxy.config(), good.replace("name       = \"git\"", &format!("name = \"git {round}\""))).unwrap();
+        fs::write(proxy.config(), good.replace("name       = \"git\"", &format!("name = \"git {round}\"")))
+            .unwrap();
         proxy.signal("-HUP");
         until("the reload", &proxy, || metric(&proxy, GENERATION) >= round);
         if round % 10 == 0 {
             fs::write(proxy.config(), "nonsense").unwrap();
             let before = metric(&proxy, "patgate_reloads_total{result=\"refused\"} ");
             proxy.signal("-HUP");
-            until("the refusal", &proxy, || metric(&proxy, "patgate_reloads_total{result=\"refused\"} ") > before);
+            until("the refusal", &proxy, || {
+                metric(&proxy, "patgate_reloads_total{result=\"refused\"} ") > before
+            });
         }
     }
     let (single, kept) = (single.end_whole(), kept.end_whole());

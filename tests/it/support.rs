@@ -23,8 +23,7 @@ use tempfile::TempDir;
 pub mod secrets;
 
 /// A token as Azure DevOps makes them (84 characters), and found nowhere else.
-pub const PAT: &str =
-    "CANARYCANARYCANARYCANARYCANARYCANARYCANARYCANARYCANAJQQJ99BKACAAAAAAAAAAAASAZDOtest";
+pub const PAT: &str = "CANARYCANARYCANARYCANARYCANARYCANARYCANARYCANARYCANAJQQJ99BKACAAAAAAAAAAAASAZDOtest";
 
 /// What a test changes before patgate starts.
 #[derive(Debug)]
@@ -330,11 +329,8 @@ impl TestProxy {
     /// As [`Self::git`], and it must succeed.
     pub fn git_ok(&self, folder: &Path, arguments: &[&str]) -> String {
         let output = self.git(folder, arguments);
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "git {arguments:?}: {text}\n{}", self.log());
         text
     }

@@ -117,7 +117,10 @@ fn a_disk_that_fails_to_sync_refuses_and_service_resumes_by_itself() {
         proxy.stop();
         // The counts are a thread's own: the first of the writer's are the start's.
         let inject = format!("inject=fdatasync:error={error}:when=6..9");
-        proxy.launch_by("strace", &["-D", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject]);
+        proxy.launch_by(
+            "strace",
+            &["-D", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject],
+        );
         let refused = refused_and_served_again(&proxy);
         println!("{error}: refused for {refused:?}");
         assert!(refused < Duration::from_secs(5));

@@ -67,7 +67,11 @@ fn git_clones_through_squid_and_tls_stays_end_to_end() {
     let _squid = Squid(squid);
     let deadline = Instant::now() + Duration::from_secs(20);
     while std::net::TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < deadline, "{}", fs::read_to_string(run.join("cache.log")).unwrap_or_default());
+        assert!(
+            Instant::now() < deadline,
+            "{}",
+            fs::read_to_string(run.join("cache.log")).unwrap_or_default()
+        );
         thread::sleep(Duration::from_millis(50));
     }
 
@@ -78,7 +82,9 @@ fn git_clones_through_squid_and_tls_stays_end_to_end() {
     let without: String = own
         .lines()
         .filter(|line| {
-            !line.starts_with("[upstream]") && !line.starts_with("addresses = { \"dev") && !line.starts_with("ca = ")
+            !line.starts_with("[upstream]")
+                && !line.starts_with("addresses = { \"dev")
+                && !line.starts_with("ca = ")
         })
         .map(|line| format!("{line}\n"))
         .collect();

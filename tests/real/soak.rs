@@ -41,7 +41,9 @@ fn mixed_load_leaves_nothing_behind() {
             refusals += 1;
         }
         // One that leaves in the middle, and one that Azure DevOps cuts.
-        for target in ["/contoso/_apis/sample/huge?bytes=1000000000", "/contoso/_apis/sample/cut?after=100000"] {
+        for target in
+            ["/contoso/_apis/sample/huge?bytes=1000000000", "/contoso/_apis/sample/cut?after=100000"]
+        {
             let output = proxy.curl(target, &["--max-time", "0.2", "-o", "/dev/null"]);
             assert!(!output.status.success());
             broken += 1;
