@@ -16,7 +16,10 @@
 
 #[path = "../it/support.rs"]
 mod support;
+#[path = "../it/load.rs"]
+mod load;
 
 mod disk;
 mod memory;
 mod outbound;
+mod soak;
