@@ -33,7 +33,6 @@ pub struct Known {
 ///
 /// # Errors
 /// `client-unknown`
-#[expect(clippy::unused_async, reason = "a step of the pipeline, and later proofs wait")]
 pub async fn identify((): (), mut vetted: Box<Vetted>) -> Result<Known, Box<Refused>> {
     let address = vetted.passage.peer.address.ip();
     let Some(client) = vetted.passage.snapshot.clients.find(address).map(Arc::clone) else {

@@ -68,7 +68,6 @@ pub struct Vetted {
 ///
 /// # Errors
 /// Everything that hyper lets through and that can be read in two ways.
-#[expect(clippy::unused_async, reason = "a step of the pipeline is a future")]
 pub async fn vet((): (), arrived: Arrived) -> Result<Box<Vetted>, Box<Refused>> {
     let Arrived { head, body, mut passage } = arrived;
     let facts = passage.entry.facts_mut();

@@ -204,7 +204,6 @@ fn goes_to(credential: &Credential, organization: &str) -> bool {
 ///
 /// # Errors
 /// `no-rule`, `denied-by-rule`, `credential-elsewhere`
-#[expect(clippy::unused_async, reason = "a step of the pipeline")]
 pub async fn permit((): (), mut known: Known) -> Result<Permitted, Box<Refused>> {
     let snapshot = Arc::clone(&known.vetted.passage.snapshot);
     let policy = &snapshot.policy;

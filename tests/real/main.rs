@@ -9,15 +9,19 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::too_many_lines,
+    clippy::format_collect,
+    clippy::similar_names,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     unreachable_pub,
     dead_code,
     reason = "a test stops where something is not as it should be; `support` is shared by two binaries"
 )]
 
-#[path = "../it/support.rs"]
-mod support;
 #[path = "../it/load.rs"]
 mod load;
+#[path = "../it/support.rs"]
+mod support;
 
 mod disk;
 mod memory;
