@@ -250,7 +250,7 @@ impl House {
             let runtime = move || {
                 tokio::runtime::Builder::new_current_thread()
                     .enable_all()
-                    .event_interval(31)
+                    .event_interval(127)
                     .build_local(LocalOptions::default())
             };
             let work = move || {

@@ -34,7 +34,7 @@ const CLONE: &str = "/home/sam/patgate";
 const PORT: u16 = 8443;
 const ADMIN: u16 = 9443;
 /// How many blocks may be left out, on all pages.
-const NOT_RUN: usize = 4;
+const NOT_RUN: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A block of a page.
