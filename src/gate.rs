@@ -10,7 +10,7 @@ use hyper::body::{Body as _, Incoming};
 
 pub mod action;
 pub mod authority;
-mod characters;
+pub(crate) mod characters;
 pub mod framing;
 pub mod headers;
 pub mod host;

@@ -3,15 +3,7 @@
 //! What comes in: a socket of this worker. What goes out: one [`Arrived`] a request, into the
 //! pipeline. It must never wait without a deadline, and never keep a connection over a cap.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::Response;
 use hyper::body::Incoming;
@@ -55,8 +47,6 @@ pub enum Life {
 pub struct Peer {
     /// Canonical: an IPv4-mapped IPv6 address is IPv4 here.
     pub address: SocketAddr,
-    /// What TLS told: the protocol's version and cipher suite. `None` for plain HTTP.
-    pub tls: Option<Arc<str>>,
 }
 
 /// What travels with a request through every step.
@@ -70,8 +60,6 @@ pub struct Passage {
     pub listen: Arc<Listen>,
     /// The configuration that this request sees from start to end.
     pub snapshot: Arc<Snapshot>,
-    /// When its head was read.
-    pub started: Instant,
     /// Its place under the cap for all.
     pub share: Option<Share>,
 }

@@ -94,7 +94,7 @@ struct Trip {
 pub async fn forward(upstream: Rc<Upstream>, mut armed: Armed) -> Result<Response<Body>, Box<Refused>> {
     let vetted = &mut armed.recorded_mut().known_mut().vetted;
     let snapshot = Arc::clone(&vetted.passage.snapshot);
-    upstream.metrics.own_time(clock::now().saturating_duration_since(vetted.passage.started));
+    upstream.metrics.own_time(clock::now().saturating_duration_since(vetted.passage.entry.started()));
     let config = &snapshot.config;
     let outgoing = &mut vetted.outgoing;
     let supply = Supply::new(outgoing.body.take(), outgoing.length, config.limits.body_idle);

@@ -37,6 +37,12 @@ impl Entry {
         self.0.id()
     }
 
+    /// When the request arrived.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.0.started
+    }
+
     /// What is known so far.
     #[must_use]
     pub fn facts(&self) -> &Facts {

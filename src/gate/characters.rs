@@ -29,7 +29,7 @@ fn is_deceptive(c: char) -> bool {
 }
 
 /// The lower case of one character, where that is one character: so `İ` stays itself and never meets `i`.
-pub(super) fn lower(c: char) -> char {
+pub(crate) fn lower(c: char) -> char {
     let mut lower = c.to_lowercase();
     match (lower.next(), lower.next()) {
         (Some(one), None) => one,

@@ -1,14 +1,7 @@
 //! One connection, from the handshake to its end.
 
 use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    rc::Rc,
-    sync::{Arc, LazyLock},
-    time::Duration,
+    convert::Infallible, future::Future, io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration,
 };
 
 use http::Response;
@@ -44,7 +37,7 @@ pub(super) async fn run<P>(
     let _ = stream.set_nodelay(true);
     let limits = house.snapshot.load().config.limits.clone();
     let Some(tls) = &listen.tls else {
-        let peer = Peer { address, tls: None };
+        let peer = Peer { address };
         let phase = Phase::new(&limits, false);
         let io = Timed::new(TokioIo::new(stream), Rc::clone(&phase));
         return http1(io, Requests { peer, index, house, phase }).await;
@@ -62,28 +55,11 @@ pub(super) async fn run<P>(
     };
     let (_, session) = stream.get_ref();
     let http2 = listen.http2 && session.alpn_protocol() == Some(b"h2");
-    let peer = Peer { address, tls: Some(describe(session)) };
+    let peer = Peer { address };
     let phase = Phase::new(&limits, http2);
     let io = Timed::new(TokioIo::new(stream), Rc::clone(&phase));
     let requests = Requests { peer, index, house, phase };
     if http2 { self::http2(io, requests).await } else { http1(io, requests).await }
-}
-
-/// Version and suite, shared by all connections that negotiated the same.
-fn describe(session: &rustls::ServerConnection) -> Arc<str> {
-    static USUAL: LazyLock<Arc<str>> = LazyLock::new(|| "TLSv1_3 TLS13_AES_256_GCM_SHA384".into());
-    match (session.protocol_version(), session.negotiated_cipher_suite()) {
-        (Some(rustls::ProtocolVersion::TLSv1_3), Some(suite))
-            if suite.suite() == rustls::CipherSuite::TLS13_AES_256_GCM_SHA384 =>
-        {
-            Arc::clone(&USUAL)
-        }
-        (version, suite) => {
-            let version = version.and_then(|version| version.as_str());
-            let suite = suite.and_then(|suite| suite.suite().as_str());
-            format!("{} {}", version.unwrap_or("?"), suite.unwrap_or("?")).into()
-        }
-    }
 }
 
 /// What follows is small however large hyper's connection is: idle ones are many.

@@ -10,7 +10,7 @@ use super::{
     Arrived, Gatehouse, Life, Passage, Peer,
     timed::{Phase, Turn},
 };
-use crate::{clock, pipeline, upstream::Body};
+use crate::{pipeline, upstream::Body};
 
 /// The requests of one connection.
 pub(super) struct Requests<P> {
@@ -48,7 +48,6 @@ where
             peer: self.peer.clone(),
             listen,
             snapshot,
-            started: clock::now(),
             share: None,
         };
         let (head, body) = request.into_parts();

@@ -16,7 +16,6 @@ use super::{Body, Roots, Upstream, rig, rig::Rig};
 use crate::{
     app::Snapshot,
     audit::{Audit, Lane},
-    clock,
     limits::Counts,
     listener::{Arrived, Passage, Peer},
     pipeline::{Answer, Parts, pipeline},
@@ -107,13 +106,12 @@ ca = "ca.pem"
         let (lane, snapshot) = (Rc::clone(&self.lane), Arc::clone(&self.snapshot));
         let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
             let (head, body) = request.into_parts();
-            let peer = Peer { address: ([127, 0, 0, 1], 4000).into(), tls: None };
+            let peer = Peer { address: ([127, 0, 0, 1], 4000).into() };
             let passage = Passage {
                 entry: lane.entry(Some(peer.address)),
                 peer,
                 listen: Arc::clone(&snapshot.config.listeners[0]),
                 snapshot: Arc::clone(&snapshot),
-                started: clock::now(),
                 share: None,
             };
             let answer = pipeline.clone().call(Arrived { head, body, passage });

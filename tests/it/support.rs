@@ -105,11 +105,6 @@ impl Setup {
         self
     }
 
-    pub fn durability(mut self, durability: &'static str) -> Self {
-        self.durability = durability;
-        self
-    }
-
     pub fn audit(mut self, folder: &Path) -> Self {
         self.audit = Some(folder.into());
         self

@@ -3,7 +3,7 @@
 use unicode_normalization::UnicodeNormalization;
 
 use super::{Pattern, Segment, Word};
-use crate::gate::Host;
+use crate::gate::{Host, characters::lower};
 
 /// No segment stands for more names than this.
 const MOST_WORDS: usize = 64;
@@ -148,15 +148,6 @@ fn alternatives(written: &str) -> Result<Vec<Word>, String> {
         remaining = after;
     }
     texts.into_iter().map(|text| word(&text, written)).collect()
-}
-
-/// The lower case of one character as the gate has it: where that is one character.
-fn lower(c: char) -> char {
-    let mut lower = c.to_lowercase();
-    match (lower.next(), lower.next()) {
-        (Some(one), None) => one,
-        _ => c,
-    }
 }
 
 fn word(text: &str, written: &str) -> Result<Word, String> {
