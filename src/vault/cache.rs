@@ -8,7 +8,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,12 +18,15 @@ use arc_swap::ArcSwap;
 use moka::{Expiry, policy::EvictionPolicy};
 use tokio::{
     runtime::Handle,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{timeout, timeout_at},
 };
 
 use super::{
-    FingerprintKey, Pat, SecretSource, VaultError, fetch_pat,
-    slot::{Begin, Care, Doubt, Purpose, Slot},
+    FingerprintKey, Got, SecretSource, Token, VaultError,
+    breaker::{Breaker, Shut},
+    fetch_token,
+    health::Health,
+    slot::{Begin, Doubt, Purpose, Slot, wall},
 };
 use crate::{
     audit::{Audit, Event},
@@ -40,10 +43,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// For an event to be on record.
 const RECORDING: Duration = Duration::from_secs(10);
 
-/// How often values are looked after.
-const ROUND: Duration = Duration::from_secs(1);
-
 mod read;
+mod round;
 
 use read::read;
 pub(super) use read::vault_read;
@@ -63,12 +64,12 @@ impl Record for Audit {
 /// A value that may be used.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) pat: Arc<Pat>,
+    pub(super) token: Arc<Token>,
     /// As the vault calls it, else the fingerprint.
     pub(super) version: Arc<str>,
     read: Instant,
     fresh: Duration,
-    keep: Duration,
+    ends: Instant,
 }
 
 /// Why there is no value to use. Details are for the operator.
@@ -79,12 +80,35 @@ pub(super) enum Withheld {
     Rejected(Arc<str>),
 }
 
+/// Why a read that somebody asked for brought no value.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Unrefreshed {
+    /// The configuration has no credential of this name.
+    #[error("there is no credential of this name")]
+    Unknown,
+    /// The vault gave none. What was there before is kept as after any other read.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The read did not end in time.
+    #[error("the vault did not answer in time")]
+    Late,
+}
+
+/// What a read that somebody asked for brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// The version, as the vault calls it, else the fingerprint.
+    pub version: Arc<str>,
+    /// Whether it is another value than before.
+    pub changed: bool,
+}
+
 /// moka's own clock ends a value even where nobody looks after it.
 struct Keep;
 
 impl Expiry<u64, Arc<Held>> for Keep {
     fn expire_after_create(&self, _: &u64, held: &Arc<Held>, _: Instant) -> Option<Duration> {
-        Some(held.keep)
+        Some(held.ends.saturating_duration_since(clock::now()))
     }
     fn expire_after_update(
         &self,
@@ -93,7 +117,7 @@ impl Expiry<u64, Arc<Held>> for Keep {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(held.keep)
+        Some(held.ends.saturating_duration_since(clock::now()))
     }
 }
 
@@ -102,6 +126,14 @@ pub(super) struct Place {
     pub(super) credential: Arc<Credential>,
     pub(super) source: Arc<dyn SecretSource>,
     pub(super) lifetime: Lifetime,
+}
+
+/// Why a read brought nothing.
+#[derive(Debug)]
+enum Trouble {
+    Vault(VaultError),
+    /// The vault is down, and was not asked.
+    Unasked(Shut),
 }
 
 /// The values of all credentials, for all workers.
@@ -124,7 +156,7 @@ impl Cache {
             .build();
         let (slots, ids) = (ArcSwap::default(), AtomicU64::new(0));
         let cache = Arc::new(Self { held, slots, control, record, key, ids });
-        cache.control.spawn(look_after(Arc::downgrade(&cache)));
+        cache.control.spawn(round::look_after(Arc::downgrade(&cache)));
         cache
     }
 
@@ -132,15 +164,27 @@ impl Cache {
     /// the others are read.
     pub(super) fn place(self: &Arc<Self>, places: Vec<Place>) {
         let old = self.slots.load_full();
+        // One for each vault, for as long as something reads it.
+        let mut breakers: Vec<_> =
+            old.values().map(|slot| (Arc::clone(&slot.source), Arc::clone(&slot.breaker))).collect();
         let slots = places.into_iter().map(|Place { credential, source, lifetime }| {
             let name = Arc::clone(&credential.name);
             let kept =
                 old.get(&name).filter(|slot| slot.serves(&credential) && Arc::ptr_eq(&slot.source, &source));
-            let slot = kept.cloned().unwrap_or_else(|| {
-                let id = self.ids.fetch_add(1, Ordering::Relaxed);
-                Arc::new(Slot::new(id, credential, source, lifetime))
-            });
-            (name, slot)
+            let slot = match kept {
+                Some(slot) => slot.under(credential),
+                None => {
+                    let id = self.ids.fetch_add(1, Ordering::Relaxed);
+                    let known = breakers.iter().find(|(of, _)| Arc::ptr_eq(of, &source));
+                    let breaker = known.map(|(_, breaker)| Arc::clone(breaker)).unwrap_or_else(|| {
+                        let breaker = Arc::new(Breaker::new(credential.source.giver()));
+                        breakers.push((Arc::clone(&source), Arc::clone(&breaker)));
+                        breaker
+                    });
+                    Slot::new(id, credential, source, breaker, lifetime)
+                }
+            };
+            (name, Arc::new(slot))
         });
         let slots: HashMap<_, _> = slots.collect();
         let new: Vec<_> = slots.values().cloned().collect();
@@ -151,10 +195,10 @@ impl Cache {
             }
         }
         let gone: Vec<u64> = old.values().filter(|slot| !self.is_placed(slot)).map(|slot| slot.id).collect();
-        let held = self.held.clone();
+        let cache = Arc::clone(self);
         self.control.spawn(async move {
             for id in gone {
-                held.invalidate(&id).await;
+                cache.forget(id).await;
             }
         });
     }
@@ -171,6 +215,12 @@ impl Cache {
         // After the wait, for a read that ends counts uses from anew.
         slot.mark_used();
         held
+    }
+
+    /// Whether a request that takes this credential now has a prospect of a value. Takes no lock.
+    pub(super) fn is_usable(&self, credential: &Credential) -> bool {
+        let slots = self.slots.load();
+        slots.get(&credential.name).is_some_and(|slot| slot.serves(credential) && slot.is_usable())
     }
 
     /// Begins a read where one is due, and waits for it, but not where an old value bridges the vault's trouble.
@@ -210,7 +260,7 @@ impl Cache {
     pub(super) async fn rejected(
         self: &Arc<Self>,
         credential: &Credential,
-        used: &Pat,
+        used: &Token,
         reason: &str,
     ) -> bool {
         let Some(slot) = self.slot(credential) else { return false };
@@ -219,11 +269,11 @@ impl Cache {
         // Once for a read that began before, once for our own.
         for _ in 0..2 {
             if let Some(held) = self.held.get(&slot.id).await
-                && !held.pat.is(used)
+                && !held.token.is(used)
             {
                 return true;
             }
-            if slot.look(|condition| condition.rejected().is_some_and(|known| known.mark == doubt.mark)) {
+            if slot.look(|condition| condition.has_rejected(&doubt.mark)) {
                 return false;
             }
             let seen = slot.look(|condition| condition.reads);
@@ -237,27 +287,56 @@ impl Cache {
                 break;
             }
         }
-        self.held.get(&slot.id).await.is_some_and(|held| !held.pat.is(used))
+        self.held.get(&slot.id).await.is_some_and(|held| !held.token.is(used))
     }
 
     /// See [`super::Vaults::probe_once`].
-    pub(super) async fn probe_once<F>(&self, credential: &Credential, used: &Pat, probe: F) -> bool
+    pub(super) async fn probe_once<F>(&self, credential: &Credential, used: &Token, probe: F) -> bool
     where
         F: Future<Output = bool>,
     {
         match self.slot(credential) {
-            Some(slot) => slot.probe.once(used.mark(), probe).await,
+            Some(slot) => slot.probe().once(used.mark(), probe).await,
             None => true,
         }
     }
 
-    /// Names and conditions, in the order of the names.
-    pub(super) fn health(&self) -> Vec<(Arc<str>, &'static str)> {
-        let now = clock::now();
+    /// See [`super::Vaults::refresh`].
+    pub(super) async fn refresh(self: &Arc<Self>, name: &str) -> Result<Refreshed, Unrefreshed> {
+        let slot = self.slots.load().get(name).cloned().ok_or(Unrefreshed::Unknown)?;
+        let mut changes = slot.watch();
+        let mark = || slot.look(|condition| condition.value().map(|value| value.mark));
+        let before = mark();
+        // As above: what a read that began before brings may be older than the question.
+        for _ in 0..2 {
+            let seen = slot.look(|condition| condition.reads);
+            let begin = slot.begin_anyway();
+            if begin == Begin::Mine {
+                self.control.spawn(read(Arc::clone(self), Arc::clone(&slot), Purpose::Asked));
+            }
+            let ended = changes.wait_for(|condition| condition.reads > seen);
+            let patience = slot.lifetime.deadline.saturating_mul(2) + GRACE;
+            timeout(patience, ended).await.map_err(|_| Unrefreshed::Late)?.map_err(|_| Unrefreshed::Late)?;
+            if begin == Begin::Mine {
+                break;
+            }
+        }
+        slot.look(|condition| match (condition.failure(), condition.value()) {
+            (Some(error), _) => Err(error.clone().into()),
+            (None, Some(value)) => {
+                Ok(Refreshed { version: Arc::clone(&value.version), changed: Some(value.mark) != before })
+            }
+            (None, None) => Err(Unrefreshed::Late),
+        })
+    }
+
+    /// In the order of the names.
+    pub(super) fn health(&self) -> Vec<Health> {
+        let (now, wall) = (clock::now(), wall());
         let slots = self.slots.load();
         let sorted: BTreeMap<_, _> =
-            slots.iter().map(|(name, slot)| (Arc::clone(name), slot.health(now))).collect();
-        sorted.into_iter().collect()
+            slots.iter().map(|(name, slot)| (Arc::clone(name), slot.health(now, wall))).collect();
+        sorted.into_values().collect()
     }
 
     fn slot(&self, credential: &Credential) -> Option<Arc<Slot>> {
@@ -278,11 +357,35 @@ impl Cache {
         begin
     }
 
-    async fn fetch(&self, slot: &Slot) -> Result<(Pat, Option<Arc<str>>), VaultError> {
-        let fetch = fetch_pat(&*slot.source, &slot.credential.secret, &self.key);
-        timeout(slot.lifetime.deadline, fetch).await.unwrap_or_else(|_| {
+    /// Puts a value away.
+    async fn forget(&self, id: u64) {
+        self.held.invalidate(&id).await;
+        self.tidy().await;
+    }
+
+    /// moka keeps what was removed or replaced until somebody does its house-keeping: secrets would linger.
+    async fn tidy(&self) {
+        self.held.run_pending_tasks().await;
+    }
+
+    /// Reads a vault once, unless it is down.
+    async fn fetch(&self, slot: &Slot, purpose: Purpose) -> Result<Got, Trouble> {
+        let now = clock::now();
+        let pass = slot.breaker.enter(now, slot.id, purpose == Purpose::Asked).map_err(Trouble::Unasked)?;
+        let deadline = tokio::time::Instant::from_std(now + slot.lifetime.deadline);
+        let Ok(Some(_turn)) = timeout_at(deadline, slot.breaker.turn()).await else {
+            let why = "other reads of this vault took all the time there was";
+            return Err(Trouble::Vault(VaultError::Unavailable(why.into())));
+        };
+        let fetch = fetch_token(&*slot.source, &slot.credential.source, &self.key);
+        let got = timeout_at(deadline, fetch).await.unwrap_or_else(|_| {
             Err(VaultError::Unavailable(format!("nothing within {:?}", slot.lifetime.deadline).into()))
-        })
+        });
+        match &got {
+            Err(VaultError::Unavailable(why)) => pass.silent(clock::now(), why),
+            _ => pass.answered(),
+        }
+        got.and_then(read::in_force).map_err(Trouble::Vault)
     }
 
     async fn record(&self, event: Event) -> Result<(), VaultError> {
@@ -294,32 +397,7 @@ impl Cache {
 
 impl Held {
     fn is_kept(&self) -> bool {
-        clock::now().saturating_duration_since(self.read) < self.keep
-    }
-}
-
-/// Reads again what is in use before its time, drops what has come to its end.
-async fn look_after(cache: Weak<Cache>) {
-    let mut rounds = interval(ROUND);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        rounds.tick().await;
-        let Some(cache) = cache.upgrade() else { return };
-        let slots = cache.slots.load_full();
-        for slot in slots.values() {
-            match slot.care(clock::now()) {
-                Care::Nothing => {}
-                Care::Read(purpose) => {
-                    cache.begin(slot, purpose);
-                }
-                Care::Drop => {
-                    cache.held.invalidate(&slot.id).await;
-                    slot.dropped();
-                }
-            }
-        }
-        // moka keeps what was removed until somebody does its house-keeping: secrets would linger.
-        cache.held.run_pending_tasks().await;
+        clock::now() < self.ends
     }
 }
 
