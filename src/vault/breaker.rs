@@ -119,6 +119,7 @@ impl Pass<'_> {
             [Some(one), None] if one != self.credential => [Some(one), Some(self.credential)],
             of => of,
         };
+        let enough = condition.silent >= DOWN_AFTER && condition.of.iter().all(Option::is_some);
         match &mut condition.down {
             Some(down) if self.trial => {
                 down.tries = down.tries.saturating_add(1);
@@ -128,7 +129,7 @@ impl Pass<'_> {
             }
             // It began before the vault was found to be down.
             Some(_) => {}
-            None if condition.silent >= DOWN_AFTER && condition.of.iter().all(Option::is_some) => {
+            None if enough => {
                 let until = now + PAUSES.wait(0);
                 condition.down = Some(Down { tries: 0, until, trying: false, why: Arc::clone(why) });
                 let vault = &self.breaker.vault;
@@ -173,7 +174,10 @@ mod tests {
         assert!(breaker.enter(shut.until, 4, false).is_err(), "somebody is trying");
         trial.silent(shut.until, &"still".into());
         let later = breaker.enter(shut.until, 4, false).unwrap_err();
-        assert!(later.until >= shut.until + 2 * SECOND && &*later.why == "still", "the pauses grow: {later:?}");
+        assert!(
+            later.until >= shut.until + 2 * SECOND && &*later.why == "still",
+            "the pauses grow: {later:?}"
+        );
         let vanished = breaker.enter(later.until, 4, false).unwrap();
         drop(vanished);
         let trial = breaker.enter(later.until, 5, false).unwrap();

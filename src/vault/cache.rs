@@ -16,10 +16,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use moka::{Expiry, policy::EvictionPolicy};
-use tokio::{
-    runtime::Handle,
-    time::{timeout, timeout_at},
-};
+use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     FingerprintKey, Got, SecretSource, Token, VaultError,
@@ -39,6 +36,9 @@ const MOST: u64 = 100_000;
 
 /// What a waiter grants on top of the vault's own deadline.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// For a turn among the reads of one vault. Whoever waits for a value is answered long before.
+const IN_LINE: Duration = Duration::from_secs(60);
 
 /// For an event to be on record.
 const RECORDING: Duration = Duration::from_secs(10);
@@ -370,15 +370,15 @@ impl Cache {
 
     /// Reads a vault once, unless it is down.
     async fn fetch(&self, slot: &Slot, purpose: Purpose) -> Result<Got, Trouble> {
-        let now = clock::now();
-        let pass = slot.breaker.enter(now, slot.id, purpose == Purpose::Asked).map_err(Trouble::Unasked)?;
-        let deadline = tokio::time::Instant::from_std(now + slot.lifetime.deadline);
-        let Ok(Some(_turn)) = timeout_at(deadline, slot.breaker.turn()).await else {
+        let Ok(Some(_turn)) = timeout(IN_LINE, slot.breaker.turn()).await else {
             let why = "other reads of this vault took all the time there was";
             return Err(Trouble::Vault(VaultError::Unavailable(why.into())));
         };
+        // Asked only now: the vault may have been found to be down meanwhile.
+        let pass = slot.breaker.enter(clock::now(), slot.id, purpose == Purpose::Asked);
+        let pass = pass.map_err(Trouble::Unasked)?;
         let fetch = fetch_token(&*slot.source, &slot.credential.source, &self.key);
-        let got = timeout_at(deadline, fetch).await.unwrap_or_else(|_| {
+        let got = timeout(slot.lifetime.deadline, fetch).await.unwrap_or_else(|_| {
             Err(VaultError::Unavailable(format!("nothing within {:?}", slot.lifetime.deadline).into()))
         });
         match &got {

@@ -182,7 +182,8 @@ impl Slot {
             condition.doubt = Some(doubt.clone());
             true
         });
-        let same = |condition: &Condition| condition.doubt.as_ref().is_some_and(|other| other.mark == doubt.mark);
+        let same =
+            |condition: &Condition| condition.doubt.as_ref().is_some_and(|other| other.mark == doubt.mark);
         (begin, begin == Begin::Theirs && self.look(same))
     }
 
@@ -279,7 +280,8 @@ impl Slot {
                 } else {
                     Care::Read(Purpose::Refresh)
                 }
-            } else if used && condition.value().is_some_and(|value| age(value.read) >= self.refresh_at(value)) {
+            } else if used && condition.value().is_some_and(|value| age(value.read) >= self.refresh_at(value))
+            {
                 Care::Read(Purpose::Refresh)
             } else {
                 Care::Nothing

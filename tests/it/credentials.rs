@@ -35,8 +35,7 @@ fn a_rotation_in_files_costs_no_client_an_error() {
 fn a_rotation_in_a_sealed_vault_costs_no_client_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let (vault, key) = (folder.path().join("vault.sealed"), folder.path().join("vault.key"));
-    let section =
-        format!("type = \"sealed\"\npath = \"{}\"\nkey = \"{}\"", vault.display(), key.display());
+    let section = format!("type = \"sealed\"\npath = \"{}\"\nkey = \"{}\"", vault.display(), key.display());
     rotation::survives(&section, "rotated", TIMES, |value| seal(&vault, value));
 }
 
@@ -71,8 +70,11 @@ fn an_expiry_that_is_near_is_told_and_stops_nothing() {
     for (expires, state) in [(soon, "expiring"), (past, "expired")] {
         proxy.stop();
         let config = fs::read_to_string(proxy.config()).unwrap();
-        let config: String =
-            config.lines().filter(|line| !line.starts_with("expires")).map(|line| format!("{line}\n")).collect();
+        let config: String = config
+            .lines()
+            .filter(|line| !line.starts_with("expires"))
+            .map(|line| format!("{line}\n"))
+            .collect();
         let with = format!("[credential.contoso]\nexpires = {expires:.0}\n");
         fs::write(proxy.config(), config.replace("[credential.contoso]\n", &with)).unwrap();
         proxy.launch();
@@ -82,7 +84,10 @@ fn an_expiry_that_is_near_is_told_and_stops_nothing() {
         let metrics = admin(&proxy, "/metrics");
         for line in [
             format!("patgate_credential_state{{credential=\"contoso\",state=\"{state}\"}} 1"),
-            format!("patgate_credential_expires_timestamp_seconds{{credential=\"contoso\"}} {}", expires.as_second()),
+            format!(
+                "patgate_credential_expires_timestamp_seconds{{credential=\"contoso\"}} {}",
+                expires.as_second()
+            ),
         ] {
             assert!(metrics.lines().any(|l| l == line), "{line}\n{metrics}");
         }
@@ -106,7 +111,10 @@ fn a_new_token_that_azure_devops_refuses_gives_way_to_the_one_before_on_record()
         fallen_back()
     });
     let degraded = degraded(&proxy);
-    assert!(degraded.iter().any(|one| one["credential"] == "graced" && one["state"] == "rejected"), "{degraded:?}");
+    assert!(
+        degraded.iter().any(|one| one["credential"] == "graced" && one["state"] == "rejected"),
+        "{degraded:?}"
+    );
     proxy.organization().accept(&[&token(2)]);
     write_private(&proxy.path("graced.pat"), &token(2));
     until(&proxy, "the next one takes over", || {

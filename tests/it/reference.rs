@@ -236,7 +236,16 @@ fn every_metric_is_documented_and_no_other() {
     documented.retain(|name| name.starts_with("patgate_"));
     let mut there: Vec<String> = Vec::new();
     let metrics = patgate::metrics::Metrics::new("0");
-    metrics.credentials(&[("web".into(), "valid")]);
+    metrics.credentials(&[patgate::vault::Health {
+        credential: "web".into(),
+        state: patgate::vault::State::Valid,
+        since: jiff::Timestamp::UNIX_EPOCH,
+        version: None,
+        read: None,
+        expires: Some(jiff::Timestamp::UNIX_EPOCH),
+        previous_until: None,
+        detail: None,
+    }]);
     for line in metrics.encode().lines() {
         let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
             continue;

@@ -115,34 +115,43 @@ async fn hold(cache: &Cache, slot: &Slot, token: Arc<Token>, kept: &Kept) {
     }
 }
 
-/// Puts away a value that may no longer be used, and says so in the audit the first time. Gives what stands in its
-/// place, if the one before it may serve.
+/// Puts away what may no longer be used, and says so in the audit the first time. Gives what stands in its place, if
+/// the one before it may serve.
 async fn end_refused(cache: &Cache, slot: &Slot, conclusion: &Conclusion) -> Option<Kept> {
     let denied = matches!(conclusion, Conclusion::Failed(VaultError::Denied(_)));
-    let doubt = match conclusion {
+    let again = match conclusion {
         Conclusion::Good(..) => return None,
-        Conclusion::Refused(doubt) => Some(doubt.clone()),
-        Conclusion::Failed(_) | Conclusion::Unasked(_) => slot.doubt(),
+        Conclusion::Refused(again) => Some(again.clone()),
+        Conclusion::Failed(_) | Conclusion::Unasked(_) => None,
     };
     let held = cache.held.get(&slot.id).await;
     if denied {
         end_denied(cache, slot, held.as_deref()).await;
     }
-    let doubt = doubt?;
+    let in_doubt = slot.doubt().filter(|doubt| again.as_ref().is_none_or(|again| again.mark != doubt.mark));
+    for doubt in in_doubt.iter().chain(&again) {
+        end_one(cache, slot, doubt, held.as_deref()).await;
+    }
+    // A vault that says "gone" ends the one before as well.
+    if denied || cache.held.contains_key(&slot.id) {
+        return None;
+    }
+    fall_back(cache, slot, &again.or(in_doubt)?).await
+}
+
+async fn end_one(cache: &Cache, slot: &Slot, doubt: &Doubt, held: Option<&Held>) {
     let refused = held.filter(|held| held.token.has_mark(&doubt.mark));
     if refused.is_some() {
         cache.held.invalidate(&slot.id).await;
     }
-    if !slot.look(|condition| condition.has_rejected(&doubt.mark)) {
-        let version = refused.as_ref().map(|held| Arc::clone(&held.version));
-        let (credential, reason) = (Arc::clone(&slot.credential.name), (*doubt.reason).into());
-        let event = Event::CredentialRejected { credential, version, reason };
-        if let Err(error) = cache.record(event).await {
-            tracing::warn!(credential = %slot.credential.name, %error, "a rejection is not on record");
-        }
+    if slot.look(|condition| condition.has_rejected(&doubt.mark)) {
+        return;
     }
-    // A vault that says "gone" ends the one before as well.
-    if denied || cache.held.contains_key(&slot.id) { None } else { fall_back(cache, slot, &doubt).await }
+    let version = refused.map(|held| Arc::clone(&held.version));
+    let (credential, reason) = (Arc::clone(&slot.credential.name), (*doubt.reason).into());
+    if let Err(error) = cache.record(Event::CredentialRejected { credential, version, reason }).await {
+        tracing::warn!(credential = %slot.credential.name, %error, "a rejection is not on record");
+    }
 }
 
 /// The vault says that there is no value: it ends, or is kept for as long as the configuration bears that.
@@ -197,7 +206,7 @@ async fn earlier(cache: &Cache, slot: &Slot, refused: &Doubt) -> Option<Previous
     let got = timeout(slot.lifetime.deadline, fetch).await.unwrap_or_else(silent).and_then(in_force);
     cache.record(vault_read(&slot.credential, "previous", &got)).await.ok()?;
     let Got { token, version, facts } = got.ok()?;
-    if token.has_mark(&refused.mark) || slot.look(|condition| condition.has_rejected(&token.mark())) {
+    if token.has_mark(&refused.mark) || slot.look(|condition| condition.is_doubted(&token.mark())) {
         return None;
     }
     let version = version.unwrap_or_else(|| Arc::clone(token.fingerprint()));

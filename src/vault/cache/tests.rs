@@ -5,7 +5,6 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize},
 };
 
-use jiff::Timestamp;
 use tokio::time::{advance, sleep};
 
 use super::*;
@@ -100,7 +99,9 @@ impl SecretSource for Lab {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let previous = *self.previous.lock().unwrap();
         Box::pin(async move {
-            previous.map(|value| Fetched::new(value.to_owned().into())).ok_or(VaultError::Denied("none".into()))
+            previous
+                .map(|value| Fetched::new(value.to_owned().into()))
+                .ok_or(VaultError::Denied("none".into()))
         })
     }
 }

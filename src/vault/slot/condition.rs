@@ -156,7 +156,7 @@ impl Condition {
     pub(super) fn before(&self, now: Instant, refused: &Doubt) -> Option<Previous> {
         let previous = self.previous.as_ref().filter(|previous| previous.ends > now)?;
         let mark = previous.token.mark();
-        (mark != refused.mark && !self.has_rejected(&mark)).then(|| previous.clone())
+        (mark != refused.mark && !self.is_doubted(&mark)).then(|| previous.clone())
     }
 
     /// When a value was met first.
@@ -182,7 +182,8 @@ impl Condition {
         self.reads += 1;
         self.reading = false;
         let doubt = self.doubt.take();
-        let refused = match conclusion {
+        let mut refused: Vec<_> = doubt.into_iter().collect();
+        match conclusion {
             Conclusion::Good(kept, previous) => {
                 self.met = Some((kept.mark, self.met(&kept.mark).unwrap_or(now)));
                 self.previous = previous;
@@ -191,26 +192,26 @@ impl Condition {
                 self.denied = None;
                 self.rejected.clear();
                 self.not_before = None;
-                None
+                refused.clear();
             }
-            Conclusion::Refused(refused) => {
+            Conclusion::Refused(again) => {
                 self.failure = None;
                 self.denied = None;
-                Some(refused)
+                refused.retain(|doubt| doubt.mark != again.mark);
+                refused.push(again);
             }
-            Conclusion::Failed(error) => {
-                self.fail(now, patience, error);
-                doubt
-            }
+            Conclusion::Failed(error) => self.fail(now, patience, error),
             Conclusion::Unasked(Shut { until, why }) => {
                 let row = self.failure.as_ref().map_or(0, |failure| failure.row);
                 self.failure = Some(Failure { error: VaultError::Unavailable(why), at: now, row });
                 self.not_before = Some(until);
-                doubt
             }
-        };
-        if let Some(refused) = refused {
-            self.reject(now, refused, instead);
+        }
+        for doubt in refused {
+            self.reject(now, doubt);
+        }
+        if instead.is_some() {
+            self.value = instead;
         }
     }
 
@@ -229,15 +230,13 @@ impl Condition {
         self.failure = Some(Failure { error, at: now, row: row.saturating_add(1) });
     }
 
-    fn reject(&mut self, now: Instant, doubt: Doubt, instead: Option<Kept>) {
+    fn reject(&mut self, now: Instant, doubt: Doubt) {
         let known = self.rejected.iter().position(|rejected| rejected.doubt.mark == doubt.mark);
         let (met, at) = match known.map(|at| self.rejected.remove(at)) {
             Some(known) => (known.met, known.at),
             None => (0, now),
         };
-        if instead.is_some() {
-            self.value = instead;
-        } else if self.value.as_ref().is_some_and(|value| value.mark == doubt.mark) {
+        if self.value.as_ref().is_some_and(|value| value.mark == doubt.mark) {
             self.value = None;
         }
         if self.previous.as_ref().is_some_and(|previous| previous.token.has_mark(&doubt.mark)) {

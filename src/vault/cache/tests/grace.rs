@@ -36,7 +36,11 @@ async fn a_new_value_that_is_rejected_gives_way_to_the_one_before_for_its_grace(
     while clock::now() - rotated < 11 * MINUTE {
         sleep(SECOND).await;
         let old = bench.gives("token-one").await;
-        assert!(!old || clock::now() - rotated <= 10 * MINUTE, "{:?} is past its grace", clock::now() - rotated);
+        assert!(
+            !old || clock::now() - rotated <= 10 * MINUTE,
+            "{:?} is past its grace",
+            clock::now() - rotated
+        );
     }
     assert_eq!(bench.take().await.unwrap_err(), "rejected");
     assert_eq!(bench.cache.held.iter().count(), 0);
@@ -116,7 +120,11 @@ async fn a_cold_patgate_asks_the_vault_for_the_one_before() {
         ["start read", "rejected read", "rejected: expired", "previous read", "previous"]
     );
     sleep(10 * MINUTE - (clock::now() - first_seen) + SECOND).await;
-    assert_eq!(bench.take().await.unwrap_err(), "rejected", "its grace counts from the new one's first sight");
+    assert_eq!(
+        bench.take().await.unwrap_err(),
+        "rejected",
+        "its grace counts from the new one's first sight"
+    );
     sleep(4 * MINUTE).await;
     assert_eq!(bench.take().await.unwrap_err(), "rejected", "and is not begun anew");
 }

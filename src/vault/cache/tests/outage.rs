@@ -93,6 +93,8 @@ async fn a_hundred_credentials_do_not_hammer_a_vault_that_is_down() {
     let bench = Bench::new(Ok("token-one"));
     let hundred = hundred();
     bench.place(&hundred);
+    sleep(20 * SECOND).await;
+    assert_eq!(bench.lab.calls(), 101);
     for credential in &hundred {
         assert!(bench.take_of(credential).await.is_ok());
     }
