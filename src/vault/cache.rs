@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use moka::{Expiry, policy::EvictionPolicy};
 use tokio::{runtime::Handle, time::timeout};
 
@@ -72,6 +72,24 @@ pub(super) struct Held {
     ends: Instant,
 }
 
+/// How a value stands in moka, which lets go of what it lost when it comes by: emptied, nothing lingers there.
+#[derive(Debug)]
+pub(super) struct Cell {
+    held: ArcSwapOption<Held>,
+    ends: Instant,
+}
+
+/// The one hand on a value that ends it, wherever else it still stands: its cell is empty from then on, and the value
+/// goes with the last request that took it before.
+#[derive(Debug)]
+pub(super) struct Hand(Arc<Cell>);
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.0.held.store(None);
+    }
+}
+
 /// Why there is no value to use. Details are for the operator.
 #[derive(Debug)]
 pub(super) enum Withheld {
@@ -106,18 +124,18 @@ pub struct Refreshed {
 /// moka's own clock ends a value even where nobody looks after it.
 struct Keep;
 
-impl Expiry<u64, Arc<Held>> for Keep {
-    fn expire_after_create(&self, _: &u64, held: &Arc<Held>, _: Instant) -> Option<Duration> {
-        Some(held.ends.saturating_duration_since(clock::now()))
+impl Expiry<u64, Arc<Cell>> for Keep {
+    fn expire_after_create(&self, _: &u64, cell: &Arc<Cell>, _: Instant) -> Option<Duration> {
+        Some(cell.ends.saturating_duration_since(clock::now()))
     }
     fn expire_after_update(
         &self,
         _: &u64,
-        held: &Arc<Held>,
+        cell: &Arc<Cell>,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(held.ends.saturating_duration_since(clock::now()))
+        Some(cell.ends.saturating_duration_since(clock::now()))
     }
 }
 
@@ -138,7 +156,7 @@ enum Trouble {
 
 /// The values of all credentials, for all workers.
 pub(super) struct Cache {
-    held: moka::future::Cache<u64, Arc<Held>>,
+    cells: moka::future::Cache<u64, Arc<Cell>>,
     slots: ArcSwap<HashMap<Arc<str>, Arc<Slot>>>,
     control: Handle,
     record: Box<dyn Record>,
@@ -149,13 +167,13 @@ pub(super) struct Cache {
 impl Cache {
     /// An empty one, looked after by `control`.
     pub(super) fn new(control: Handle, record: Box<dyn Record>, key: FingerprintKey) -> Arc<Self> {
-        let held = moka::future::Cache::builder()
+        let cells = moka::future::Cache::builder()
             .max_capacity(MOST)
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(Keep)
             .build();
         let (slots, ids) = (ArcSwap::default(), AtomicU64::new(0));
-        let cache = Arc::new(Self { held, slots, control, record, key, ids });
+        let cache = Arc::new(Self { cells, slots, control, record, key, ids });
         cache.control.spawn(round::look_after(Arc::downgrade(&cache)));
         cache
     }
@@ -194,11 +212,11 @@ impl Cache {
                 self.begin(&slot, Purpose::Start);
             }
         }
-        let gone: Vec<u64> = old.values().filter(|slot| !self.is_placed(slot)).map(|slot| slot.id).collect();
+        let gone: Vec<_> = old.values().filter(|slot| !self.is_placed(slot)).cloned().collect();
         let cache = Arc::clone(self);
         self.control.spawn(async move {
-            for id in gone {
-                cache.forget(id).await;
+            for slot in gone {
+                cache.put_away(&slot).await;
             }
         });
     }
@@ -208,7 +226,7 @@ impl Cache {
         let slot = self.slot(credential).ok_or_else(|| {
             Withheld::Unavailable("the configuration of the credential changed meanwhile".into())
         })?;
-        let held = match self.held.get(&slot.id).await {
+        let held = match self.get(&slot).await {
             Some(held) if clock::now().saturating_duration_since(held.read) < held.fresh => Ok(held),
             held => self.wait(&slot, held).await,
         };
@@ -241,7 +259,7 @@ impl Cache {
             let ended = changes.wait_for(|condition| condition.reads > seen);
             let _ = timeout(slot.lifetime.deadline.saturating_add(GRACE), ended).await;
         }
-        if let Some(held) = self.held.get(&slot.id).await.filter(|held| held.is_kept()) {
+        if let Some(held) = self.get(slot).await.filter(|held| held.is_kept()) {
             return Ok(held);
         }
         Err(slot.look(|condition| {
@@ -268,7 +286,7 @@ impl Cache {
         let mut changes = slot.watch();
         // Once for a read that began before, once for our own.
         for _ in 0..2 {
-            if let Some(held) = self.held.get(&slot.id).await
+            if let Some(held) = self.get(&slot).await
                 && !held.token.is(used)
             {
                 return true;
@@ -287,7 +305,7 @@ impl Cache {
                 break;
             }
         }
-        self.held.get(&slot.id).await.is_some_and(|held| !held.token.is(used))
+        self.get(&slot).await.is_some_and(|held| !held.token.is(used))
     }
 
     /// See [`super::Vaults::probe_once`].
@@ -357,15 +375,35 @@ impl Cache {
         begin
     }
 
-    /// Puts a value away.
-    async fn forget(&self, id: u64) {
-        self.held.invalidate(&id).await;
+    /// What stands there for a credential, fresh or not.
+    async fn get(&self, slot: &Slot) -> Option<Arc<Held>> {
+        // A cell that was emptied since moka gave it out has a successor, if there is any value.
+        for _ in 0..2 {
+            if let Some(held) = self.cells.get(&slot.id).await?.held.load_full() {
+                return Some(held);
+            }
+        }
+        None
+    }
+
+    /// Puts a value where workers look. It stays for as long as the hand on it.
+    async fn put(&self, slot: &Slot, held: Held) -> Hand {
+        let ends = held.ends;
+        let cell = Arc::new(Cell { held: ArcSwapOption::from_pointee(held), ends });
+        self.cells.insert(slot.id, Arc::clone(&cell)).await;
+        Hand(cell)
+    }
+
+    /// Ends a credential's value.
+    async fn put_away(&self, slot: &Slot) {
+        self.cells.invalidate(&slot.id).await;
+        slot.dropped();
         self.tidy().await;
     }
 
-    /// moka keeps what was removed or replaced until somebody does its house-keeping: secrets would linger.
+    /// moka's house-keeping.
     async fn tidy(&self) {
-        self.held.run_pending_tasks().await;
+        self.cells.run_pending_tasks().await;
     }
 
     /// Reads a vault once, unless it is down.

@@ -30,7 +30,7 @@ pub(super) async fn read(cache: Arc<Cache>, slot: Arc<Slot>, purpose: Purpose) {
     let mut unended = Unended(Some(&slot));
     let started = clock::now();
     let mut got = cache.fetch(&slot, purpose).await;
-    if matches!(got, Err(Trouble::Vault(VaultError::Denied(_)))) && cache.held.contains_key(&slot.id) {
+    if matches!(got, Err(Trouble::Vault(VaultError::Denied(_)))) && cache.get(&slot).await.is_some() {
         sleep(CONFIRMATION).await;
         got = cache.fetch(&slot, purpose).await;
     }
@@ -47,10 +47,13 @@ pub(super) async fn read(cache: Arc<Cache>, slot: Arc<Slot>, purpose: Purpose) {
         Err(conclusion) => conclusion,
     };
     let instead = end_refused(&cache, &slot, &conclusion).await;
-    // What was replaced or removed is zeroised now, not when somebody comes by.
-    cache.tidy().await;
     unended.0 = None;
     slot.conclude(clock::now(), conclusion, instead);
+    // The configuration may have lost it meanwhile, and nobody would put the value away.
+    if !cache.is_placed(&slot) {
+        cache.put_away(&slot).await;
+    }
+    cache.tidy().await;
 }
 
 /// Puts a read on record. A value whose read is not on record is not used; any other answer stands.
@@ -67,15 +70,19 @@ async fn recorded(
 
 async fn keep(cache: &Cache, slot: &Slot, got: Got, read: Instant) -> Conclusion {
     let now = clock::now();
-    let before = cache.held.get(&slot.id).await;
+    let before = cache.get(slot).await;
     let previous = previous(slot, before.as_deref(), &got.token, now);
     let longest = slot.lifetime.refresh.saturating_add(slot.lifetime.stale_for);
     let left = got.facts.expires.map_or(Duration::MAX, |expires| left(expires, wall()));
     let fresh = slot.lifetime.refresh.min((left / 4 * 3).max(LEAST).min(left));
     let ends = (read + longest).min(now.checked_add(left).unwrap_or(read + longest));
+    let (mark, token) = (got.token.mark(), Arc::new(got.token));
+    let version = got.version.unwrap_or_else(|| Arc::clone(token.fingerprint()));
+    let hand = cache.put(slot, Held { token, version: Arc::clone(&version), read, fresh, ends }).await;
     let kept = Kept {
-        mark: got.token.mark(),
-        version: got.version.unwrap_or_else(|| Arc::clone(got.token.fingerprint())),
+        _hand: hand,
+        mark,
+        version,
         read,
         read_at: wall(),
         fresh,
@@ -83,7 +90,6 @@ async fn keep(cache: &Cache, slot: &Slot, got: Got, read: Instant) -> Conclusion
         expires: got.facts.expires,
         previous: false,
     };
-    hold(cache, slot, Arc::new(got.token), &kept).await;
     Conclusion::Good(kept, previous)
 }
 
@@ -105,16 +111,6 @@ fn previous(slot: &Slot, before: Option<&Held>, new: &Token, now: Instant) -> Op
     Some(Previous { token, version, expires, ends: before.ends.min(now + grace) })
 }
 
-async fn hold(cache: &Cache, slot: &Slot, token: Arc<Token>, kept: &Kept) {
-    let &Kept { read, fresh, ends, .. } = kept;
-    let held = Held { token, version: Arc::clone(&kept.version), read, fresh, ends };
-    cache.held.insert(slot.id, Arc::new(held)).await;
-    // The configuration may have lost it meanwhile, and nobody would put the value away.
-    if !cache.is_placed(slot) {
-        cache.held.invalidate(&slot.id).await;
-    }
-}
-
 /// Puts away what may no longer be used, and says so in the audit the first time. Gives what stands in its place, if
 /// the one before it may serve.
 async fn end_refused(cache: &Cache, slot: &Slot, conclusion: &Conclusion) -> Option<Kept> {
@@ -124,16 +120,16 @@ async fn end_refused(cache: &Cache, slot: &Slot, conclusion: &Conclusion) -> Opt
         Conclusion::Refused(again) => Some(again.clone()),
         Conclusion::Failed(_) | Conclusion::Unasked(_) => None,
     };
-    let held = cache.held.get(&slot.id).await;
-    if denied {
-        end_denied(cache, slot, held.as_deref()).await;
+    let held = cache.get(slot).await;
+    if denied && slot.bears_denial(clock::now()).is_none() {
+        cache.cells.invalidate(&slot.id).await;
     }
     let in_doubt = slot.doubt().filter(|doubt| again.as_ref().is_none_or(|again| again.mark != doubt.mark));
     for doubt in in_doubt.iter().chain(&again) {
         end_one(cache, slot, doubt, held.as_deref()).await;
     }
     // A vault that says "gone" ends the one before as well.
-    if denied || cache.held.contains_key(&slot.id) {
+    if denied || cache.get(slot).await.is_some() {
         return None;
     }
     fall_back(cache, slot, &again.or(in_doubt)?).await
@@ -142,7 +138,7 @@ async fn end_refused(cache: &Cache, slot: &Slot, conclusion: &Conclusion) -> Opt
 async fn end_one(cache: &Cache, slot: &Slot, doubt: &Doubt, held: Option<&Held>) {
     let refused = held.filter(|held| held.token.has_mark(&doubt.mark));
     if refused.is_some() {
-        cache.held.invalidate(&slot.id).await;
+        cache.cells.invalidate(&slot.id).await;
     }
     if slot.look(|condition| condition.has_rejected(&doubt.mark)) {
         return;
@@ -151,19 +147,6 @@ async fn end_one(cache: &Cache, slot: &Slot, doubt: &Doubt, held: Option<&Held>)
     let (credential, reason) = (Arc::clone(&slot.credential.name), (*doubt.reason).into());
     if let Err(error) = cache.record(Event::CredentialRejected { credential, version, reason }).await {
         tracing::warn!(credential = %slot.credential.name, %error, "a rejection is not on record");
-    }
-}
-
-/// The vault says that there is no value: it ends, or is kept for as long as the configuration bears that.
-async fn end_denied(cache: &Cache, slot: &Slot, held: Option<&Held>) {
-    let Some(held) = held else { return };
-    match slot.bears_denial(clock::now()) {
-        Some(ends) => {
-            let (token, version) = (Arc::clone(&held.token), Arc::clone(&held.version));
-            let held = Held { token, version, read: held.read, fresh: held.fresh, ends };
-            cache.held.insert(slot.id, Arc::new(held)).await;
-        }
-        None => cache.held.invalidate(&slot.id).await,
     }
 }
 
@@ -184,18 +167,11 @@ async fn fall_back(cache: &Cache, slot: &Slot, refused: &Doubt) -> Option<Kept> 
         tracing::warn!(credential = %slot.credential.name, %error, "the version before is not used");
         return None;
     }
-    let kept = Kept {
-        mark: previous.token.mark(),
-        version: previous.version,
-        read: now,
-        read_at,
-        fresh: left,
-        ends: previous.ends,
-        expires: previous.expires,
-        previous: true,
-    };
-    hold(cache, slot, previous.token, &kept).await;
-    Some(kept)
+    let Previous { token, version, expires, ends } = previous;
+    let mark = token.mark();
+    let held = Held { token, version: Arc::clone(&version), read: now, fresh: left, ends };
+    let hand = cache.put(slot, held).await;
+    Some(Kept { _hand: hand, mark, version, read: now, read_at, fresh: left, ends, expires, previous: true })
 }
 
 /// Asks the vault for the version before, where patgate itself has not seen it.

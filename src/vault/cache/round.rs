@@ -64,8 +64,7 @@ async fn look_at(cache: &Arc<Cache>, slot: &Arc<Slot>, now: Instant) {
             cache.begin(slot, purpose);
         }
         Care::Drop => {
-            cache.held.invalidate(&slot.id).await;
-            slot.dropped();
+            cache.put_away(slot).await;
         }
     }
 }

@@ -224,6 +224,11 @@ impl Bench {
         timeout(10 * MINUTE, asked).await.unwrap();
     }
 
+    /// How many values stand where workers look.
+    fn values(&self) -> usize {
+        self.cache.cells.iter().filter(|(_, cell)| cell.held.load().is_some()).count()
+    }
+
     fn health(&self) -> Health {
         self.cache.health().remove(0)
     }

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{Backoff, Previous};
-use crate::vault::{Token, VaultError, breaker::Shut, health::State};
+use crate::vault::{Token, VaultError, breaker::Shut, cache::Hand, health::State};
 
 /// After a failure of the vault.
 const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
@@ -45,9 +45,10 @@ struct Failure {
     row: u32,
 }
 
-/// What stands in the cache, without the value itself.
-#[derive(Clone, Debug)]
+/// What stands in the cache, and ends there with this.
+#[derive(Debug)]
 pub(in crate::vault) struct Kept {
+    pub(in crate::vault) _hand: Hand,
     pub(in crate::vault) mark: [u8; 32],
     pub(in crate::vault) version: Arc<str>,
     pub(in crate::vault) read: Instant,

@@ -43,7 +43,7 @@ async fn a_new_value_that_is_rejected_gives_way_to_the_one_before_for_its_grace(
         );
     }
     assert_eq!(bench.take().await.unwrap_err(), "rejected");
-    assert_eq!(bench.cache.held.iter().count(), 0);
+    assert_eq!(bench.values(), 0);
     bench.lab.set(Ok("token-three"));
     sleep(5 * MINUTE + 2 * SECOND).await;
     assert!(bench.gives("token-three").await);
@@ -78,7 +78,7 @@ async fn the_one_before_serves_while_the_vault_is_silent_but_not_once_it_denies(
     bench.lab.set(Err(denial()));
     sleep(2 * MINUTE).await;
     assert!(bench.take().await.is_err(), "an answer ends it");
-    assert_eq!(bench.cache.held.iter().count(), 0);
+    assert_eq!(bench.values(), 0);
 }
 
 #[tokio::test(start_paused = true)]

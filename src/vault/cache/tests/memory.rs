@@ -43,7 +43,6 @@ async fn every_way_out_of_the_cache_is_an_end() {
     let one = watched(&bench).await;
     bench.lab.hang(true);
     sleep(66 * MINUTE).await;
-    eprintln!("{:?} {} {:?}", bench.health(), bench.cache.held.iter().count(), one.strong_count());
     assert!(one.upgrade().is_none(), "past its time");
 }
 
