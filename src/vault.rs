@@ -336,6 +336,10 @@ impl Armed {
     pub(crate) fn occurs_in(&self, bytes: &[u8]) -> bool {
         self.token.occurs_in(bytes)
     }
+    /// The token, for whoever must know when it is no more.
+    pub(crate) fn token(&self) -> &Arc<Token> {
+        &self.token
+    }
     /// The request.
     pub(crate) fn recorded(&self) -> &Recorded {
         &self.recorded

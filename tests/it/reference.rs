@@ -181,6 +181,7 @@ fn amount(text: &str) -> Result<u64, String> {
     let (number, unit) = text.split_at(digits);
     let factor = match unit {
         "" | "ms" => 1,
+        "ns" if number == "0" => 1,
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
