@@ -19,6 +19,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::vault::Health;
+
 /// Connections at a time. One more ends the oldest, so that whoever holds them all, sending nothing, does not
 /// keep a supervisor's question from being answered.
 const CONNECTIONS: usize = 64;
@@ -53,19 +55,29 @@ pub struct Readiness {
 pub struct Degraded {
     /// Its name.
     pub credential: Arc<str>,
-    /// `stale`, `rejected` or `unreachable`.
+    /// `expiring`, `expired`, `stale`, `rejected`, `unreachable` or `missing`.
     pub state: &'static str,
+    /// Since when, as RFC 3339 has it.
+    pub since: String,
+    /// When it expires, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
 }
 
 impl Readiness {
     /// From the reasons against it and the states of all credentials
     /// ([`crate::vault::Vaults::health`]): `valid` and `unused` are as they should be.
     #[must_use]
-    pub fn new(reasons: Vec<&'static str>, health: Vec<(Arc<str>, &'static str)>) -> Self {
+    pub fn new(reasons: Vec<&'static str>, health: Vec<Health>) -> Self {
         let degraded = health
             .into_iter()
-            .filter(|(_, state)| !matches!(*state, "valid" | "unused"))
-            .map(|(credential, state)| Degraded { credential, state })
+            .filter(|health| !health.state.is_sound())
+            .map(|Health { credential, state, since, expires, .. }| Degraded {
+                credential,
+                state: state.as_str(),
+                since: format!("{since:.0}"),
+                expires: expires.map(|expires| format!("{expires:.0}")),
+            })
             .collect();
         Self { ready: reasons.is_empty(), reasons, degraded }
     }
@@ -171,6 +183,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::vault::State;
 
     struct Process {
         ready: bool,
@@ -179,7 +192,17 @@ mod tests {
     impl Shown for Process {
         fn readiness(&self) -> Readiness {
             let reasons = if self.ready { vec![] } else { vec!["stopping"] };
-            Readiness::new(reasons, vec![("web".into(), "rejected"), ("docs".into(), "valid")])
+            let health = |name: &str, state| Health {
+                credential: name.into(),
+                state,
+                since: jiff::Timestamp::UNIX_EPOCH,
+                version: None,
+                read: None,
+                expires: jiff::Timestamp::from_second(1).ok(),
+                previous_until: None,
+                detail: None,
+            };
+            Readiness::new(reasons, vec![health("web", State::Rejected), health("docs", State::Valid)])
         }
         fn metrics(&self) -> String {
             "a 1\n# EOF\n".into()
@@ -202,7 +225,8 @@ mod tests {
 
     #[tokio::test]
     async fn each_page_says_what_it_is_for() {
-        let degraded = "\"degraded\":[{\"credential\":\"web\",\"state\":\"rejected\"}]}\n";
+        let degraded = "\"degraded\":[{\"credential\":\"web\",\"state\":\"rejected\",\"since\":\"1970-01-01T00:00:00Z\",\
+                        \"expires\":\"1970-01-01T00:00:01Z\"}]}\n";
         for (ready, line, status, end) in [
             (true, "GET /healthz", "200 OK", "\r\n\r\nok\n".to_owned()),
             (false, "GET /healthz", "200 OK", "\r\n\r\nok\n".to_owned()),

@@ -168,6 +168,15 @@ pub enum Event {
         /// How that is known.
         reason: Box<str>,
     },
+    /// A refused credential goes back to the version before, within its `previous-grace`.
+    CredentialPrevious {
+        /// The credential's name.
+        credential: Arc<str>,
+        /// The version that is used again, as the vault calls it.
+        version: Arc<str>,
+        /// Until when, at the longest.
+        until: jiff::Timestamp,
+    },
 }
 
 impl Event {
@@ -181,6 +190,7 @@ impl Event {
             Self::ConfigurationRefused { .. } => "configuration-refused",
             Self::VaultRead { .. } => "vault-read",
             Self::CredentialRejected { .. } => "credential-rejected",
+            Self::CredentialPrevious { .. } => "credential-previous",
         }
     }
 }

@@ -4,10 +4,7 @@
 //! an array by reason: on a request's way there is no lock and no search. Labels come from the
 //! code or from the configuration, never from a request, so the number of series is bounded.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use prometheus_client::{
     encoding::text,
@@ -18,14 +15,12 @@ use prometheus_client::{
 use crate::{
     audit::{Ending, Statistics},
     refusal::Refusal,
+    vault::{Health, State},
 };
 
 pub mod histogram;
 
 use histogram::Histogram;
-
-/// The health of a credential, as [`crate::vault::Vaults::health`] names it.
-pub const HEALTH: [&str; 6] = ["valid", "stale", "rejected", "unreachable", "missing", "unused"];
 
 /// All numbers of one process. `Send + Sync`: made once, shared by an `Arc`.
 #[derive(Debug)]
@@ -48,7 +43,9 @@ pub struct Metrics {
     audit_batches: Counter,
     audit_failures: Counter,
     audit_available: Gauge,
-    credentials: Family<Vec<(&'static str, String)>, Gauge>,
+    credential_states: Family<Vec<(&'static str, String)>, Gauge>,
+    credentials_since: Family<Vec<(&'static str, String)>, Gauge>,
+    credentials_expire: Family<Vec<(&'static str, String)>, Gauge>,
     generation: Gauge,
     reloads: Counter,
     reloads_refused: Counter,
@@ -92,8 +89,11 @@ impl Metrics {
             Unit::Seconds,
             own_time.clone(),
         );
-        let credentials = Family::default();
-        r.register("credential_health", "1 for the state that a credential is in", credentials.clone());
+        let credential = |r: &mut Registry, name: &str, help: &str| {
+            let family = Family::<Vec<(&'static str, String)>, Gauge>::default();
+            r.register(name, help, family.clone());
+            family
+        };
 
         Self {
             complete: outcome("complete"),
@@ -112,7 +112,17 @@ impl Metrics {
             audit_batches: counter(r, "audit_batches", "Batches that were written, each with one sync"),
             audit_failures: counter(r, "audit_failures", "Batches that could not be written"),
             audit_available: gauge(r, "audit_available", "1 while uses can be recorded"),
-            credentials,
+            credential_states: credential(r, "credential_state", "1 for the state that a credential is in"),
+            credentials_since: credential(
+                r,
+                "credential_since_timestamp_seconds",
+                "Since when a credential is in its state, as Unix time",
+            ),
+            credentials_expire: credential(
+                r,
+                "credential_expires_timestamp_seconds",
+                "When a credential expires, as Unix time, where that is known",
+            ),
             generation: gauge(r, "configuration_generation", "The configuration in force, counted from 1"),
             reloads: result("ok"),
             reloads_refused: result("refused"),
@@ -176,13 +186,21 @@ impl Metrics {
         self.audit_available.set(available.into());
     }
 
-    /// The states of all credentials, by [`HEALTH`]. Others than these are forgotten.
-    pub fn credentials(&self, health: &[(Arc<str>, &'static str)]) {
-        self.credentials.clear();
-        for (name, state) in health {
-            for known in HEALTH {
-                let labels = vec![("credential", name.to_string()), ("state", known.to_owned())];
-                self.credentials.get_or_create(&labels).set((known == *state).into());
+    /// The states of all credentials. Others than these are forgotten.
+    pub fn credentials(&self, health: &[Health]) {
+        for family in [&self.credential_states, &self.credentials_since, &self.credentials_expire] {
+            family.clear();
+        }
+        for Health { credential, state, since, expires, .. } in health {
+            let name = vec![("credential", credential.to_string())];
+            for known in State::ALL {
+                let mut labels = name.clone();
+                labels.push(("state", known.as_str().to_owned()));
+                self.credential_states.get_or_create(&labels).set((known == *state).into());
+            }
+            self.credentials_since.get_or_create(&name).set(since.as_second());
+            if let Some(expires) = expires {
+                self.credentials_expire.get_or_create(&name).set(expires.as_second());
             }
         }
     }
@@ -225,6 +243,8 @@ fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     fn assert_line(metrics: &Metrics, line: &str) {
@@ -295,10 +315,26 @@ mod tests {
     #[test]
     fn a_credential_is_in_one_state_and_is_forgotten_with_its_configuration() {
         let metrics = Metrics::new("1.2.3");
-        metrics.credentials(&[("old".into(), "valid"), ("web".into(), "valid")]);
-        metrics.credentials(&[("web".into(), "rejected")]);
-        assert_line(&metrics, "patgate_credential_health{credential=\"web\",state=\"rejected\"} 1");
-        assert_line(&metrics, "patgate_credential_health{credential=\"web\",state=\"valid\"} 0");
+        let health = |name: &str, state, expires: Option<i64>| Health {
+            credential: name.into(),
+            state,
+            since: Timestamp::from_second(1_700_000_000).unwrap(),
+            version: None,
+            read: None,
+            expires: expires.map(|at| Timestamp::from_second(at).unwrap()),
+            previous_until: None,
+            detail: None,
+        };
+        metrics.credentials(&[health("old", State::Valid, Some(1)), health("web", State::Valid, None)]);
+        metrics.credentials(&[health("web", State::Rejected, Some(1_900_000_000))]);
+        for line in [
+            "patgate_credential_state{credential=\"web\",state=\"rejected\"} 1",
+            "patgate_credential_state{credential=\"web\",state=\"valid\"} 0",
+            "patgate_credential_since_timestamp_seconds{credential=\"web\"} 1700000000",
+            "patgate_credential_expires_timestamp_seconds{credential=\"web\"} 1900000000",
+        ] {
+            assert_line(&metrics, line);
+        }
         assert!(!metrics.encode().contains("credential=\"old\""));
     }
 

@@ -130,7 +130,8 @@ impl Trip {
         loop {
             let connection = self.upstream.network.connection(&self.connector, self.host, fresh).await;
             let failed = match connection {
-                Ok(connection) => {
+                Ok(mut connection) => {
+                    connection.carry(armed.token());
                     let request =
                         unsent.take().map_or_else(|| self.request(&armed), |request: Box<_>| *request);
                     match exchange(connection, request, &self.supply, patience).await {

@@ -27,12 +27,15 @@ use crate::{
 };
 
 mod backoff;
+mod breaker;
 mod cache;
 mod choice;
 #[cfg(test)]
 mod contract;
 pub mod environment;
 pub mod file;
+pub mod health;
+mod locked;
 pub(crate) mod network;
 mod private;
 mod probe;
@@ -41,7 +44,9 @@ mod slot;
 pub mod token;
 pub(crate) mod trial;
 
+pub use cache::{Refreshed, Unrefreshed};
 pub use choice::Chosen;
+pub use health::{Health, State};
 pub(crate) use private::without_line_end;
 pub use token::{FingerprintKey, Scheme, Token};
 
@@ -150,7 +155,20 @@ pub(crate) async fn fetch_token(
     from: &CredentialSource,
     key: &FingerprintKey,
 ) -> Result<Got, VaultError> {
-    let Fetched { value, version, facts } = source.fetch(from.secret()).await?;
+    token_of(source.fetch(from.secret()).await?, from, key)
+}
+
+/// As [`fetch_token`], of the version before the present one.
+async fn fetch_previous(
+    source: &dyn SecretSource,
+    from: &CredentialSource,
+    key: &FingerprintKey,
+) -> Result<Got, VaultError> {
+    token_of(source.fetch_previous(from.secret()).await?, from, key)
+}
+
+fn token_of(fetched: Fetched, from: &CredentialSource, key: &FingerprintKey) -> Result<Got, VaultError> {
+    let Fetched { value, version, facts } = fetched;
     let scheme = match from {
         CredentialSource::Vault { .. } => Scheme::Basic,
         CredentialSource::Entra(_) => Scheme::Bearer,
@@ -221,6 +239,9 @@ impl Vaults {
                 Some((_, source)) => Arc::clone(source),
                 None => source(vault, outbound).map_err(|why| format!("vault {name}: {why}"))?,
             };
+            if opened.vaults.get(name).is_none_or(|(before, _)| before != vault) {
+                tracing::info!(vault = %name, "vault {name}: {}", vault.lifetime);
+            }
             new.vaults.insert(Arc::clone(name), (vault.clone(), source));
         }
         let mut places = Vec::with_capacity(credentials.len());
@@ -251,7 +272,7 @@ impl Vaults {
     }
 
     /// Azure DevOps refused `used`: read the vault again, once. `true` if there is another value now, so that a
-    /// retry makes sense; `false` marks the credential rejected until the vault gives another value
+    /// retry makes sense: what the vault gives now, or the one before within its grace; `false` marks the credential rejected until the vault gives another value
     /// (looked for with back-off) or a quarter of an hour is over, and `arm` refuses with `credential-rejected` meanwhile.
     pub async fn rejected(&self, credential: &Credential, used: &Arc<Token>, reason: &str) -> bool {
         self.cache.rejected(credential, used, reason).await
@@ -268,12 +289,36 @@ impl Vaults {
         self.cache.probe_once(credential, used, probe).await
     }
 
-    /// The health of every credential, by name: `valid` | `stale` (kept past its time, for the vault is silent) |
-    /// `rejected` (by Azure DevOps) | `unreachable` (its vault) | `missing` (says the vault, or it is no token) |
-    /// `unused` (not read yet).
+    /// The health of every credential, in the order of their names.
     #[must_use]
-    pub fn health(&self) -> Vec<(Arc<str>, &'static str)> {
+    pub fn health(&self) -> Vec<Health> {
         self.cache.health()
+    }
+
+    /// Reads one credential's vault now, whatever failed a moment ago, and waits for the end of that: for twice the
+    /// vault's deadline at most, and once more where a read is under way. Many who ask share one read, which has a
+    /// record. A value that Azure DevOps refused is taken for good again, for its owner may have extended it.
+    ///
+    /// # Errors
+    /// See [`Unrefreshed`]. What was there before is kept as after any other read.
+    pub async fn refresh(&self, credential: &str) -> Result<Refreshed, Unrefreshed> {
+        self.cache.refresh(credential).await
+    }
+
+    /// As [`Vaults::refresh`], of every credential at the same time, in the order of their names.
+    pub async fn refresh_all(&self) -> Vec<(Arc<str>, Result<Refreshed, Unrefreshed>)> {
+        let all = self.health().into_iter().map(|Health { credential, .. }| async {
+            let refreshed = self.refresh(&credential).await;
+            (credential, refreshed)
+        });
+        futures_util::future::join_all(all).await
+    }
+
+    /// Whether a request that takes this credential now has a prospect of a token: there is one, or nothing speaks
+    /// against there being one. Made for each request: no lock is taken, no clock is read.
+    #[must_use]
+    pub fn usable(&self, credential: &Credential) -> bool {
+        self.cache.is_usable(credential)
     }
 }
 
@@ -292,6 +337,10 @@ impl Armed {
     /// Whether these bytes hold the token, raw or as sent (for answers that echo it).
     pub(crate) fn occurs_in(&self, bytes: &[u8]) -> bool {
         self.token.occurs_in(bytes)
+    }
+    /// The token, for whoever must know when it is no more.
+    pub(crate) fn token(&self) -> &Arc<Token> {
+        &self.token
     }
     /// The request.
     pub(crate) fn recorded(&self) -> &Recorded {
@@ -381,6 +430,7 @@ mod tests {
             organizations: vec!["contoso".into(), "fabrikam".into()],
             owner: None,
             expires: None,
+            previous_grace: std::time::Duration::ZERO,
         })
     }
 
@@ -433,6 +483,6 @@ mod tests {
         std::fs::remove_file(&secret).unwrap();
         vaults.place(&files, &credentials, &outbound).unwrap();
         assert!(vaults.cache.take(&web).await.is_ok(), "what did not change is not read again");
-        assert_eq!(vaults.health(), [("web".into(), "valid")]);
+        assert_eq!(vaults.health()[0].state, State::Valid);
     }
 }

@@ -207,6 +207,10 @@ pub(crate) fn event(out: &mut Vec<u8>, event: &Event, boot: &str, time: &mut Tim
             record.name("credential", Some(credential)).name("credential-version", version.as_deref());
             record.text("detail", reason, 1024);
         }
+        Event::CredentialPrevious { credential, version, until } => {
+            record.name("credential", Some(credential)).name("credential-version", Some(version));
+            record.text("detail", &format!("until {until:.0}"), 64);
+        }
     }
     record.finish();
 }
@@ -351,9 +355,21 @@ mod tests {
                 version: Some("2".into()),
                 reason: "r".into(),
             },
+            Event::CredentialPrevious {
+                credential: "c".into(),
+                version: "1".into(),
+                until: jiff::Timestamp::UNIX_EPOCH,
+            },
         ];
-        let kinds =
-            ["start", "stop", "configured", "configuration-refused", "vault-read", "credential-rejected"];
+        let kinds = [
+            "start",
+            "stop",
+            "configured",
+            "configuration-refused",
+            "vault-read",
+            "credential-rejected",
+            "credential-previous",
+        ];
         for (given, kind) in events.iter().zip(kinds) {
             let mut out = Vec::new();
             event(&mut out, given, "boot", &mut Timekeeper::new(clock::now()));

@@ -15,9 +15,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     audit::Audit,
-    config::{self, Config, Credential, SealedKey},
+    clock,
+    config::{self, Config, Credential, CredentialSource, SealedKey},
     vault::{
         FingerprintKey, VaultError,
+        health::notice,
         sealed::{self, Sealed, SealedError},
         token::{Format, LONGEST},
         trial::{Record, Tried, opened, try_credential},
@@ -256,12 +258,25 @@ async fn test_all(
     Ok(all_usable)
 }
 
+/// Until when it is good, by the configuration or the vault, whichever ends first.
+fn expires(credential: &Credential, tried: &Tried) -> Option<jiff::Timestamp> {
+    let renewed = matches!(credential.source, CredentialSource::Entra(_));
+    [credential.expires, tried.facts.expires.filter(|_| !renewed)].into_iter().flatten().min()
+}
+
 fn as_text(credential: &Credential, tried: &Result<Tried, VaultError>) -> String {
     let (name, vault) = (&credential.name, credential.source.giver());
     match tried {
-        Ok(Tried { format, fingerprint, version, .. }) => {
+        Ok(tried @ Tried { format, fingerprint, version, .. }) => {
             let version = version.as_ref().map(|version| format!(", version {version}")).unwrap_or_default();
-            format!("{name}: ok, from vault {vault}: {}, fingerprint {fingerprint}{version}", format.as_str())
+            let expires = expires(credential, tried);
+            let now = jiff::Timestamp::try_from(clock::wall()).unwrap_or_default();
+            let expires = expires.map_or_else(String::new, |expires| match notice(expires, now) {
+                Some(notice) => format!(", {notice}"),
+                None => format!(", expires on {}", expires.strftime("%Y-%m-%d")),
+            });
+            let format = format.as_str();
+            format!("{name}: ok, from vault {vault}: {format}, fingerprint {fingerprint}{version}{expires}")
         }
         Err(error) => format!("{name}: FAILED, vault {vault}: {error}"),
     }
@@ -270,14 +285,15 @@ fn as_text(credential: &Credential, tried: &Result<Tried, VaultError>) -> String
 fn as_json(credential: &Credential, tried: &Result<Tried, VaultError>) -> String {
     let (name, vault) = (&*credential.name, &*credential.source.giver());
     match tried {
-        Ok(Tried { format, fingerprint, version, .. }) => {
+        Ok(tried @ Tried { format, fingerprint, version, .. }) => {
+            let expires = expires(credential, tried).map(|expires| format!("{expires:.0}"));
             let format = match format {
                 Format::New => "84",
                 Format::Old => "52",
                 Format::Other => "other",
             };
             json!({ "credential": name, "vault": vault, "usable": true, "format": format,
-                "fingerprint": &**fingerprint, "version": version.as_deref() })
+                "fingerprint": &**fingerprint, "version": version.as_deref(), "expires": expires })
         }
         Err(error) => {
             json!({ "credential": name, "vault": vault, "usable": false, "error": error.to_string() })

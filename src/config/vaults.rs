@@ -68,6 +68,19 @@ pub struct Lifetime {
     pub stale_for: Duration,
     /// For one read of the vault. Default 5 s.
     pub deadline: Duration,
+    /// Kept for this long after the vault said that it is gone, or forbidden. Default: not at all.
+    pub keep_when_denied: Duration,
+}
+
+impl std::fmt::Display for Lifetime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { refresh, stale_for, deadline, keep_when_denied } = self;
+        write!(f, "read every {refresh:?}, kept {stale_for:?} without it, deadline {deadline:?}")?;
+        if !keep_when_denied.is_zero() {
+            write!(f, ", kept {keep_when_denied:?} when denied")?;
+        }
+        Ok(())
+    }
 }
 
 impl Default for Lifetime {
@@ -76,6 +89,7 @@ impl Default for Lifetime {
             refresh: Duration::from_secs(5 * 60),
             stale_for: Duration::from_secs(60 * 60),
             deadline: Duration::from_secs(5),
+            keep_when_denied: Duration::ZERO,
         }
     }
 }
@@ -151,8 +165,9 @@ fn lifetime(fields: &Fields<'_>) -> Lifetime {
         fields.optional(key).and_then(|item: Item<'_>| item.duration(range)).unwrap_or(default)
     };
     Lifetime {
-        refresh: read("refresh", Duration::from_millis(100)..=30 * DAY, default.refresh),
-        stale_for: read("stale-for", Duration::ZERO..=365 * DAY, default.stale_for),
+        refresh: read("refresh", Duration::from_millis(100)..=DAY, default.refresh),
+        stale_for: read("stale-for", Duration::ZERO..=7 * DAY, default.stale_for),
         deadline: read("deadline", Duration::from_millis(10)..=Duration::from_secs(300), default.deadline),
+        keep_when_denied: read("keep-when-denied", Duration::ZERO..=DAY, default.keep_when_denied),
     }
 }

@@ -89,10 +89,15 @@ fn echo(query: &str, head: &Parts, seen: &Seen) -> Response<Stream> {
     let in_body = wanted == "body";
     let headers: Vec<_> =
         seen.headers.iter().filter(|(name, _)| in_body || name != "authorization").collect();
-    let mut answer = answer::document(
-        StatusCode::OK,
-        &json!({ "method": seen.method, "target": seen.target, "headers": headers }),
-    );
+    let mut document = json!({ "method": seen.method, "target": seen.target, "headers": headers });
+    if wanted == "sha256"
+        && let Some(credential) = head.headers.get(header::AUTHORIZATION)
+        && let Some(document) = document.as_object_mut()
+    {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, credential.as_bytes());
+        document.insert("authorization-sha256".to_owned(), hex(digest.as_ref()).into());
+    }
+    let mut answer = answer::document(StatusCode::OK, &document);
     if wanted == "header"
         && let Some(credential) = head.headers.get(header::AUTHORIZATION)
     {

@@ -38,7 +38,7 @@ use super::{
 ///
 /// | path | answers |
 /// |---|---|
-/// | `echo` | what it saw of the request, as JSON; with `?credential=body` or `?credential=header` also the `Authorization` |
+/// | `echo` | what it saw of the request, as JSON; with `?credential=body` or `?credential=header` also the `Authorization`, with `?credential=sha256` its digest |
 /// | `body` | the request's body, as it comes |
 /// | `sink` | how many bytes the body had, and their SHA-256 |
 /// | `early` | 413 at once, the body unread |

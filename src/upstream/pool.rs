@@ -1,9 +1,11 @@
 //! Connections that wait for their next request. One pool a worker; a connection never changes thread, and holds
-//! nothing of whoever used it: the credential travels in each request's head alone.
+//! nothing of whoever used it: the credential travels in each request's head alone. hyper keeps the buffer of that
+//! head, and with it a token that was replaced; so a connection ends soon after any token that it has carried.
 
 use std::{
     cell::{Cell, RefCell},
-    rc::{Rc, Weak},
+    rc::{self, Rc},
+    sync::{self, Arc},
     time::Duration,
 };
 
@@ -14,12 +16,16 @@ use tokio::{
 };
 
 use super::supply::Up;
+use crate::vault::Token;
 
 /// The most connections that wait, all hosts together.
 const MOST: usize = 256;
 
 /// The longest that one waits: shorter than Azure DevOps' own patience, so that it is seldom found dead.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks at those that wait.
+const ROUND: Duration = Duration::from_secs(5);
 
 /// Where a connection leads: never used for anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +43,26 @@ pub(super) struct Connection {
     task: AbortHandle,
     /// Whether it has carried a request before, and so may have died while it waited.
     pub(super) used: bool,
+    /// The tokens that its buffers may still hold.
+    carried: Vec<sync::Weak<Token>>,
 }
 
 impl Connection {
     /// A new one, with the task that drives it.
     pub(super) fn new(place: Place, sender: SendRequest<Up>, task: AbortHandle) -> Self {
-        Self { place, sender, task, used: false }
+        Self { place, sender, task, used: false, carried: Vec::new() }
+    }
+
+    /// Notes that a request is about to be sent with this token.
+    pub(super) fn carry(&mut self, token: &Arc<Token>) {
+        if !self.carried.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(token))) {
+            self.carried.push(Arc::downgrade(token));
+        }
+    }
+
+    /// Whether it may serve again: it is open, and every token that it has carried is still in use.
+    fn is_sound(&self) -> bool {
+        !self.sender.is_closed() && self.carried.iter().all(|token| token.strong_count() > 0)
     }
 }
 
@@ -69,7 +89,7 @@ impl Pool {
     /// The connection that was used last: it is the warmest, and the others may grow old.
     pub(super) fn take(&self, place: Place) -> Option<Connection> {
         let mut waiting = self.waiting.borrow_mut();
-        waiting.retain(|one| !one.connection.sender.is_closed());
+        waiting.retain(|one| one.connection.is_sound());
         let at = waiting.iter().rposition(|one| {
             one.connection.place == place
                 && one.connection.sender.is_ready()
@@ -80,7 +100,7 @@ impl Pool {
 
     /// Takes back a connection whose request was sent whole and whose answer was read to its end.
     pub(super) fn give_back(self: &Rc<Self>, mut connection: Connection) {
-        if connection.sender.is_closed() {
+        if !connection.is_sound() {
             return;
         }
         connection.used = true;
@@ -106,13 +126,13 @@ impl Pool {
     }
 }
 
-/// Closes what waited too long, until nothing waits.
-async fn sweep(pool: Weak<Pool>) {
+/// Closes what waited too long, or carried a token that is no more, until nothing waits.
+async fn sweep(pool: rc::Weak<Pool>) {
     loop {
-        sleep(PATIENCE / 4).await;
+        sleep(ROUND).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut waiting = pool.waiting.borrow_mut();
-        waiting.retain(|one| one.since.elapsed() < PATIENCE && !one.connection.sender.is_closed());
+        waiting.retain(|one| one.since.elapsed() < PATIENCE && one.connection.is_sound());
         if waiting.is_empty() {
             pool.swept.set(false);
             return;
@@ -126,6 +146,7 @@ mod tests {
 
     use super::*;
     use crate::upstream::rig::{self, HOST, Rig};
+    use crate::vault::{FingerprintKey, Scheme};
 
     fn place(generation: u64) -> Place {
         Place { host: HOST, generation }
@@ -157,6 +178,37 @@ mod tests {
             tokio::time::sleep(PATIENCE * 2).await;
             assert_eq!(network.pool.len(), 0);
             assert!(!network.pool.swept.get());
+        });
+    }
+
+    #[test]
+    fn a_connection_ends_with_any_token_that_it_has_carried() {
+        rig::run(async {
+            let rig = Rig::new().await;
+            let (network, connector) = rig.network();
+            let token = |value: &str| {
+                let key = FingerprintKey::new(&[1; 32]);
+                Arc::new(Token::new(value.to_owned().into(), Scheme::Basic, &key).unwrap())
+            };
+            let (kept, replaced) = (token("kept"), token("replaced"));
+            let mut streams = Vec::new();
+            for carried in [vec![&kept], vec![&kept, &replaced, &kept], vec![&replaced]] {
+                let opened = network.connection(&connector, HOST, true);
+                let (connection, stream) = tokio::join!(opened, rig.accept());
+                streams.push(stream.unwrap());
+                let mut connection = connection.ok().unwrap();
+                carried.iter().for_each(|token| connection.carry(token));
+                network.pool.give_back(connection);
+            }
+            assert_eq!(network.pool.len(), 3);
+            drop(replaced);
+            pause();
+            tokio::time::sleep(ROUND * 2).await;
+            assert_eq!(network.pool.len(), 1, "without a request");
+            let mut connection = network.pool.take(place(1)).unwrap();
+            connection.carry(&token("gone at once"));
+            network.pool.give_back(connection);
+            assert_eq!(network.pool.len(), 0);
         });
     }
 

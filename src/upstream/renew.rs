@@ -153,7 +153,8 @@ impl Trip {
 
     async fn ask(&self, armed: &Armed, question: PathAndQuery) -> Result<bool, Fault> {
         let host = Host::DevAzure.authority();
-        let connection = self.upstream.network.connection(&self.connector, host, true).await?;
+        let mut connection = self.upstream.network.connection(&self.connector, host, true).await?;
+        connection.carry(armed.token());
         let nothing = Supply::new(None, None, DEADLINE);
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));

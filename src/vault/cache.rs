@@ -8,24 +8,23 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use moka::{Expiry, policy::EvictionPolicy};
-use tokio::{
-    runtime::Handle,
-    time::{MissedTickBehavior, interval, timeout},
-};
+use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     FingerprintKey, Got, SecretSource, Token, VaultError,
+    breaker::{Breaker, Shut},
     choice::Budget,
     fetch_token,
-    slot::{Begin, Care, Doubt, Purpose, Slot},
+    health::Health,
+    slot::{Begin, Doubt, Purpose, Slot, wall},
 };
 use crate::{
     audit::{Audit, Event},
@@ -39,13 +38,14 @@ const MOST: u64 = 100_000;
 /// What a waiter grants on top of the vault's own deadline.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// For a turn among the reads of one vault. Whoever waits for a value is answered long before.
+const IN_LINE: Duration = Duration::from_secs(60);
+
 /// For an event to be on record.
 const RECORDING: Duration = Duration::from_secs(10);
 
-/// How often values are looked after.
-const ROUND: Duration = Duration::from_secs(1);
-
 mod read;
+mod round;
 
 use read::read;
 pub(super) use read::vault_read;
@@ -70,7 +70,25 @@ pub(super) struct Held {
     pub(super) version: Arc<str>,
     read: Instant,
     fresh: Duration,
-    keep: Duration,
+    ends: Instant,
+}
+
+/// How a value stands in moka, which lets go of what it lost when it comes by: emptied, nothing lingers there.
+#[derive(Debug)]
+pub(super) struct Cell {
+    held: ArcSwapOption<Held>,
+    ends: Instant,
+}
+
+/// The one hand on a value that ends it, wherever else it still stands: its cell is empty from then on, and the value
+/// goes with the last request that took it before.
+#[derive(Debug)]
+pub(super) struct Hand(Arc<Cell>);
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.0.held.store(None);
+    }
 }
 
 /// Why there is no value to use. Details are for the operator.
@@ -81,21 +99,44 @@ pub(super) enum Withheld {
     Rejected(Arc<str>),
 }
 
+/// Why a read that somebody asked for brought no value.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Unrefreshed {
+    /// The configuration has no credential of this name.
+    #[error("there is no credential of this name")]
+    Unknown,
+    /// The vault gave none. What was there before is kept as after any other read.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The read did not end in time.
+    #[error("the vault did not answer in time")]
+    Late,
+}
+
+/// What a read that somebody asked for brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// The version, as the vault calls it, else the fingerprint.
+    pub version: Arc<str>,
+    /// Whether it is another value than before.
+    pub changed: bool,
+}
+
 /// moka's own clock ends a value even where nobody looks after it.
 struct Keep;
 
-impl Expiry<u64, Arc<Held>> for Keep {
-    fn expire_after_create(&self, _: &u64, held: &Arc<Held>, _: Instant) -> Option<Duration> {
-        Some(held.keep)
+impl Expiry<u64, Arc<Cell>> for Keep {
+    fn expire_after_create(&self, _: &u64, cell: &Arc<Cell>, _: Instant) -> Option<Duration> {
+        Some(cell.ends.saturating_duration_since(clock::now()))
     }
     fn expire_after_update(
         &self,
         _: &u64,
-        held: &Arc<Held>,
+        cell: &Arc<Cell>,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(held.keep)
+        Some(cell.ends.saturating_duration_since(clock::now()))
     }
 }
 
@@ -106,9 +147,17 @@ pub(super) struct Place {
     pub(super) lifetime: Lifetime,
 }
 
+/// Why a read brought nothing.
+#[derive(Debug)]
+enum Trouble {
+    Vault(VaultError),
+    /// The vault is down, and was not asked.
+    Unasked(Shut),
+}
+
 /// The values of all credentials, for all workers.
 pub(super) struct Cache {
-    held: moka::future::Cache<u64, Arc<Held>>,
+    cells: moka::future::Cache<u64, Arc<Cell>>,
     slots: ArcSwap<HashMap<Arc<str>, Arc<Slot>>>,
     control: Handle,
     record: Box<dyn Record>,
@@ -120,14 +169,14 @@ pub(super) struct Cache {
 impl Cache {
     /// An empty one, looked after by `control`.
     pub(super) fn new(control: Handle, record: Box<dyn Record>, key: FingerprintKey) -> Arc<Self> {
-        let held = moka::future::Cache::builder()
+        let cells = moka::future::Cache::builder()
             .max_capacity(MOST)
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(Keep)
             .build();
         let (slots, ids, turns) = (ArcSwap::default(), AtomicU64::new(0), AtomicUsize::new(0));
-        let cache = Arc::new(Self { held, slots, control, record, key, ids, turns });
-        cache.control.spawn(look_after(Arc::downgrade(&cache)));
+        let cache = Arc::new(Self { cells, slots, control, record, key, ids, turns });
+        cache.control.spawn(round::look_after(Arc::downgrade(&cache)));
         cache
     }
 
@@ -135,15 +184,27 @@ impl Cache {
     /// the others are read.
     pub(super) fn place(self: &Arc<Self>, places: Vec<Place>) {
         let old = self.slots.load_full();
+        // One for each vault, for as long as something reads it.
+        let mut breakers: Vec<_> =
+            old.values().map(|slot| (Arc::clone(&slot.source), Arc::clone(&slot.breaker))).collect();
         let slots = places.into_iter().map(|Place { credential, source, lifetime }| {
             let name = Arc::clone(&credential.name);
             let kept =
                 old.get(&name).filter(|slot| slot.serves(&credential) && Arc::ptr_eq(&slot.source, &source));
-            let slot = kept.cloned().unwrap_or_else(|| {
-                let id = self.ids.fetch_add(1, Ordering::Relaxed);
-                Arc::new(Slot::new(id, credential, source, lifetime))
-            });
-            (name, slot)
+            let slot = match kept {
+                Some(slot) => slot.under(credential),
+                None => {
+                    let id = self.ids.fetch_add(1, Ordering::Relaxed);
+                    let known = breakers.iter().find(|(of, _)| Arc::ptr_eq(of, &source));
+                    let breaker = known.map(|(_, breaker)| Arc::clone(breaker)).unwrap_or_else(|| {
+                        let breaker = Arc::new(Breaker::new(credential.source.giver()));
+                        breakers.push((Arc::clone(&source), Arc::clone(&breaker)));
+                        breaker
+                    });
+                    Slot::new(id, credential, source, breaker, lifetime)
+                }
+            };
+            (name, Arc::new(slot))
         });
         let slots: HashMap<_, _> = slots.collect();
         let new: Vec<_> = slots.values().cloned().collect();
@@ -153,11 +214,11 @@ impl Cache {
                 self.begin(&slot, Purpose::Start);
             }
         }
-        let gone: Vec<u64> = old.values().filter(|slot| !self.is_placed(slot)).map(|slot| slot.id).collect();
-        let held = self.held.clone();
+        let gone: Vec<_> = old.values().filter(|slot| !self.is_placed(slot)).cloned().collect();
+        let cache = Arc::clone(self);
         self.control.spawn(async move {
-            for id in gone {
-                held.invalidate(&id).await;
+            for slot in gone {
+                cache.put_away(&slot).await;
             }
         });
     }
@@ -167,13 +228,19 @@ impl Cache {
         let slot = self.slot(credential).ok_or_else(|| {
             Withheld::Unavailable("the configuration of the credential changed meanwhile".into())
         })?;
-        let held = match self.held.get(&slot.id).await {
+        let held = match self.get(&slot).await {
             Some(held) if clock::now().saturating_duration_since(held.read) < held.fresh => Ok(held),
             held => self.wait(&slot, held).await,
         };
         // After the wait, for a read that ends counts uses from anew.
         slot.mark_used();
         held
+    }
+
+    /// Whether a request that takes this credential now has a prospect of a value. Takes no lock.
+    pub(super) fn is_usable(&self, credential: &Credential) -> bool {
+        let slots = self.slots.load();
+        slots.get(&credential.name).is_some_and(|slot| slot.serves(credential) && slot.is_usable())
     }
 
     /// Begins a read where one is due, and waits for it, but not where an old value bridges the vault's trouble.
@@ -194,7 +261,7 @@ impl Cache {
             let ended = changes.wait_for(|condition| condition.reads > seen);
             let _ = timeout(slot.lifetime.deadline.saturating_add(GRACE), ended).await;
         }
-        if let Some(held) = self.held.get(&slot.id).await.filter(|held| held.is_kept()) {
+        if let Some(held) = self.get(slot).await.filter(|held| held.is_kept()) {
             return Ok(held);
         }
         Err(slot.look(|condition| {
@@ -221,12 +288,12 @@ impl Cache {
         let mut changes = slot.watch();
         // Once for a read that began before, once for our own.
         for _ in 0..2 {
-            if let Some(held) = self.held.get(&slot.id).await
+            if let Some(held) = self.get(&slot).await
                 && !held.token.is(used)
             {
                 return true;
             }
-            if slot.look(|condition| condition.rejected().is_some_and(|known| known.mark == doubt.mark)) {
+            if slot.look(|condition| condition.has_rejected(&doubt.mark)) {
                 return false;
             }
             let seen = slot.look(|condition| condition.reads);
@@ -240,7 +307,7 @@ impl Cache {
                 break;
             }
         }
-        self.held.get(&slot.id).await.is_some_and(|held| !held.token.is(used))
+        self.get(&slot).await.is_some_and(|held| !held.token.is(used))
     }
 
     /// See [`super::Vaults::probe_once`].
@@ -249,28 +316,52 @@ impl Cache {
         F: Future<Output = bool>,
     {
         match self.slot(credential) {
-            Some(slot) => slot.probe.once(used.mark(), probe).await,
+            Some(slot) => slot.probe().once(used.mark(), probe).await,
             None => true,
         }
     }
 
-    /// Names and conditions, in the order of the names.
-    pub(super) fn health(&self) -> Vec<(Arc<str>, &'static str)> {
-        let now = clock::now();
-        let slots = self.slots.load();
-        let sorted: BTreeMap<_, _> =
-            slots.iter().map(|(name, slot)| (Arc::clone(name), slot.health(now))).collect();
-        sorted.into_iter().collect()
+    /// See [`super::Vaults::refresh`].
+    pub(super) async fn refresh(self: &Arc<Self>, name: &str) -> Result<Refreshed, Unrefreshed> {
+        let slot = self.slots.load().get(name).cloned().ok_or(Unrefreshed::Unknown)?;
+        let mut changes = slot.watch();
+        let mark = || slot.look(|condition| condition.value().map(|value| value.mark));
+        let before = mark();
+        // As above: what a read that began before brings may be older than the question.
+        for _ in 0..2 {
+            let seen = slot.look(|condition| condition.reads);
+            let begin = slot.begin_anyway();
+            if begin == Begin::Mine {
+                self.control.spawn(read(Arc::clone(self), Arc::clone(&slot), Purpose::Asked));
+            }
+            let ended = changes.wait_for(|condition| condition.reads > seen);
+            let patience = slot.lifetime.deadline.saturating_mul(2) + GRACE;
+            timeout(patience, ended).await.map_err(|_| Unrefreshed::Late)?.map_err(|_| Unrefreshed::Late)?;
+            if begin == Begin::Mine {
+                break;
+            }
+        }
+        slot.look(|condition| match (condition.failure(), condition.value()) {
+            (Some(error), _) => Err(error.clone().into()),
+            (None, Some(value)) => {
+                Ok(Refreshed { version: Arc::clone(&value.version), changed: Some(value.mark) != before })
+            }
+            (None, None) => Err(Unrefreshed::Late),
+        })
     }
 
-    /// Whether a request that takes this credential now is likely to get a value.
-    pub(super) fn is_usable(&self, credential: &Credential) -> bool {
-        self.slot(credential).is_some_and(|slot| slot.is_usable())
+    /// In the order of the names.
+    pub(super) fn health(&self) -> Vec<Health> {
+        let (now, wall) = (clock::now(), wall());
+        let slots = self.slots.load();
+        let sorted: BTreeMap<_, _> =
+            slots.iter().map(|(name, slot)| (Arc::clone(name), slot.health(now, wall))).collect();
+        sorted.into_values().collect()
     }
 
     /// Looks at a credential's budget, if it has a place.
     pub(super) fn budget<T>(&self, credential: &Credential, at: impl FnOnce(&Budget) -> T) -> Option<T> {
-        self.slot(credential).map(|slot| at(&slot.budget))
+        self.slot(credential).map(|slot| at(slot.budget()))
     }
 
     /// A number that is another each time, so that equals take turns.
@@ -296,11 +387,55 @@ impl Cache {
         begin
     }
 
-    async fn fetch(&self, slot: &Slot) -> Result<Got, VaultError> {
+    /// What stands there for a credential, fresh or not.
+    async fn get(&self, slot: &Slot) -> Option<Arc<Held>> {
+        // A cell that was emptied since moka gave it out has a successor, if there is any value.
+        for _ in 0..2 {
+            if let Some(held) = self.cells.get(&slot.id).await?.held.load_full() {
+                return Some(held);
+            }
+        }
+        None
+    }
+
+    /// Puts a value where workers look. It stays for as long as the hand on it.
+    async fn put(&self, slot: &Slot, held: Held) -> Hand {
+        let ends = held.ends;
+        let cell = Arc::new(Cell { held: ArcSwapOption::from_pointee(held), ends });
+        self.cells.insert(slot.id, Arc::clone(&cell)).await;
+        Hand(cell)
+    }
+
+    /// Ends a credential's value.
+    async fn put_away(&self, slot: &Slot) {
+        self.cells.invalidate(&slot.id).await;
+        slot.dropped();
+        self.tidy().await;
+    }
+
+    /// moka's house-keeping.
+    async fn tidy(&self) {
+        self.cells.run_pending_tasks().await;
+    }
+
+    /// Reads a vault once, unless it is down.
+    async fn fetch(&self, slot: &Slot, purpose: Purpose) -> Result<Got, Trouble> {
+        let Ok(Some(_turn)) = timeout(IN_LINE, slot.breaker.turn()).await else {
+            let why = "other reads of this vault took all the time there was";
+            return Err(Trouble::Vault(VaultError::Unavailable(why.into())));
+        };
+        // Asked only now: the vault may have been found to be down meanwhile.
+        let pass = slot.breaker.enter(clock::now(), slot.id, purpose == Purpose::Asked);
+        let pass = pass.map_err(Trouble::Unasked)?;
         let fetch = fetch_token(&*slot.source, &slot.credential.source, &self.key);
-        timeout(slot.lifetime.deadline, fetch).await.unwrap_or_else(|_| {
+        let got = timeout(slot.lifetime.deadline, fetch).await.unwrap_or_else(|_| {
             Err(VaultError::Unavailable(format!("nothing within {:?}", slot.lifetime.deadline).into()))
-        })
+        });
+        match &got {
+            Err(VaultError::Unavailable(why)) => pass.silent(clock::now(), why),
+            _ => pass.answered(),
+        }
+        got.and_then(read::in_force).map_err(Trouble::Vault)
     }
 
     async fn record(&self, event: Event) -> Result<(), VaultError> {
@@ -312,32 +447,7 @@ impl Cache {
 
 impl Held {
     fn is_kept(&self) -> bool {
-        clock::now().saturating_duration_since(self.read) < self.keep
-    }
-}
-
-/// Reads again what is in use before its time, drops what has come to its end.
-async fn look_after(cache: Weak<Cache>) {
-    let mut rounds = interval(ROUND);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        rounds.tick().await;
-        let Some(cache) = cache.upgrade() else { return };
-        let slots = cache.slots.load_full();
-        for slot in slots.values() {
-            match slot.care(clock::now()) {
-                Care::Nothing => {}
-                Care::Read(purpose) => {
-                    cache.begin(slot, purpose);
-                }
-                Care::Drop => {
-                    cache.held.invalidate(&slot.id).await;
-                    slot.dropped();
-                }
-            }
-        }
-        // moka keeps what was removed until somebody does its house-keeping: secrets would linger.
-        cache.held.run_pending_tasks().await;
+        clock::now() < self.ends
     }
 }
 

@@ -11,23 +11,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{SecretSource, Token, VaultError, backoff::Backoff, choice::Budget, probe::Probe};
+use super::{
+    SecretSource, Token, VaultError,
+    backoff::Backoff,
+    breaker::Breaker,
+    choice::Budget,
+    health::{Health, NOTICE, State},
+    probe::Probe,
+};
 use crate::{
     clock,
-    config::{Credential, Lifetime},
+    config::{Credential, CredentialSource, Lifetime},
 };
 
-/// After a failure of the vault.
-const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
+mod condition;
 
-/// After Azure DevOps refused the value.
-const AFTER_REJECTION: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(5 * 60) };
-
-/// A refused value that the vault still gives is tried again after this. Azure DevOps may have refused it in an
-/// hour of trouble of its own, or its owner may have extended it: the value is the same then.
-const RETRIAL: Duration = Duration::from_secs(15 * 60);
+pub(super) use condition::{Conclusion, Condition, Doubt, Kept};
 
 /// Why a vault is read. The words stand in the audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(super) enum Purpose {
     Start,
     Refresh,
     Rejected,
+    /// Somebody asked for it by hand.
+    Asked,
 }
 
 impl Purpose {
@@ -47,6 +51,7 @@ impl Purpose {
             Self::Start => Some("start"),
             Self::Refresh => Some("refresh"),
             Self::Rejected => Some("rejected"),
+            Self::Asked => Some("asked"),
         }
     }
 }
@@ -71,65 +76,22 @@ pub(super) enum Care {
     Drop,
 }
 
-/// A value that Azure DevOps refused: known by its mark, for the value itself is gone.
+/// The value before the present one, while it may serve again.
 #[derive(Clone, Debug)]
-pub(super) struct Doubt {
-    pub(super) mark: [u8; 32],
-    pub(super) reason: Arc<str>,
+pub(super) struct Previous {
+    pub(super) token: Arc<Token>,
+    pub(super) version: Arc<str>,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) ends: Instant,
 }
 
-/// What is known of a credential.
-#[derive(Debug, Default)]
-pub(super) struct Condition {
-    /// Reads that have ended, however.
-    pub(super) reads: u64,
-    reading: bool,
-    /// When the value that is kept was read.
-    good: Option<Instant>,
-    /// The last read's, if it failed: why, when, and how many in a row.
-    failure: Option<(VaultError, Instant, u32)>,
-    /// What the read under way is to be compared with.
-    doubt: Option<Doubt>,
-    /// The refused value, how often it was met again, and when Azure DevOps refused it.
-    rejected: Option<(Doubt, u32, Instant)>,
-    /// No read before this.
-    not_before: Option<Instant>,
-}
-
-impl Condition {
-    pub(super) fn failure(&self) -> Option<&VaultError> {
-        self.failure.as_ref().map(|(error, ..)| error)
-    }
-
-    pub(super) fn rejected(&self) -> Option<&Doubt> {
-        self.rejected.as_ref().map(|(doubt, ..)| doubt)
-    }
-
-    /// A refused value that this one is, if it is.
-    fn refuses(&self, now: Instant, pat: &Token) -> Option<&Doubt> {
-        let rejected = self.rejected.as_ref().filter(|(.., at)| now.saturating_duration_since(*at) < RETRIAL);
-        let rejected = rejected.map(|(doubt, ..)| doubt);
-        self.doubt.iter().chain(rejected).find(|doubt| pat.has_mark(&doubt.mark))
-    }
-
-    fn reject(&mut self, now: Instant, doubt: Doubt) {
-        let before = self.rejected.take().filter(|(old, ..)| old.mark == doubt.mark);
-        let (before, at) = before.map_or((0, now), |(_, before, at)| (before, at));
-        self.good = None;
-        self.not_before = Some(now + AFTER_REJECTION.wait(before));
-        self.rejected = Some((doubt, before.saturating_add(1), at));
-    }
-}
-
-/// How a read of the vault ended.
-#[derive(Debug)]
-pub(super) enum Conclusion {
-    /// A value, which stands in the cache now.
-    Good { read: Instant },
-    /// The value that Azure DevOps refused.
-    Refused(Doubt),
-    /// None.
-    Failed(VaultError),
+/// What outlives a change of the configuration that leaves the secret the same.
+struct Shared {
+    probe: Probe,
+    budget: Budget,
+    condition: watch::Sender<Condition>,
+    used: AtomicBool,
+    usable: AtomicBool,
 }
 
 /// One credential of one configuration.
@@ -138,11 +100,9 @@ pub(super) struct Slot {
     pub(super) id: u64,
     pub(super) credential: Arc<Credential>,
     pub(super) source: Arc<dyn SecretSource>,
+    pub(super) breaker: Arc<Breaker>,
     pub(super) lifetime: Lifetime,
-    pub(super) probe: Probe,
-    pub(super) budget: Budget,
-    condition: watch::Sender<Condition>,
-    used: AtomicBool,
+    shared: Arc<Shared>,
 }
 
 impl Slot {
@@ -150,11 +110,26 @@ impl Slot {
         id: u64,
         credential: Arc<Credential>,
         source: Arc<dyn SecretSource>,
+        breaker: Arc<Breaker>,
         lifetime: Lifetime,
     ) -> Self {
-        let condition = watch::Sender::new(Condition::default());
-        let (probe, budget, used) = (Probe::default(), Budget::new(clock::now()), AtomicBool::new(false));
-        Self { id, credential, source, lifetime, probe, budget, condition, used }
+        let condition = watch::Sender::new(Condition::new(wall()));
+        let (used, usable) = (AtomicBool::new(false), AtomicBool::new(true));
+        let (probe, budget) = (Probe::default(), Budget::new(clock::now()));
+        let shared = Arc::new(Shared { probe, budget, condition, used, usable });
+        Self { id, credential, source, breaker, lifetime, shared }
+    }
+
+    /// The same secret under another configuration, which may say other things of it.
+    pub(super) fn under(&self, credential: Arc<Credential>) -> Self {
+        Self {
+            id: self.id,
+            credential,
+            source: Arc::clone(&self.source),
+            breaker: Arc::clone(&self.breaker),
+            lifetime: self.lifetime,
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// Whether another configuration means the same secret.
@@ -162,20 +137,43 @@ impl Slot {
         std::ptr::eq(&raw const *self.credential, credential) || self.credential.source == credential.source
     }
 
+    pub(super) fn probe(&self) -> &Probe {
+        &self.shared.probe
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.shared.budget
+    }
+
     pub(super) fn watch(&self) -> watch::Receiver<Condition> {
-        self.condition.subscribe()
+        self.shared.condition.subscribe()
     }
 
     pub(super) fn look<T>(&self, at: impl FnOnce(&Condition) -> T) -> T {
-        at(&self.condition.borrow())
+        at(&self.shared.condition.borrow())
+    }
+
+    /// Changes what nobody waits for.
+    fn change<T>(&self, change: impl FnOnce(&mut Condition) -> T) -> Option<T> {
+        let mut result = None;
+        self.shared.condition.send_if_modified(|condition| {
+            result = Some(change(condition));
+            false
+        });
+        result
     }
 
     /// Entries in use are read again before their time. Written only where it changes something, for
     /// every worker has this in its cache.
     pub(super) fn mark_used(&self) {
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
+        if !self.shared.used.load(Ordering::Relaxed) {
+            self.shared.used.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a request that asks now has a prospect of a value. No lock is taken.
+    pub(super) fn is_usable(&self) -> bool {
+        self.shared.usable.load(Ordering::Relaxed)
     }
 
     /// Begins a read, if none is under way and the last failure is long enough ago.
@@ -183,38 +181,40 @@ impl Slot {
         self.begin_if(|condition| condition.not_before.is_none_or(|time| time <= now))
     }
 
+    /// Begins a read, if none is under way.
+    pub(super) fn begin_anyway(&self) -> Begin {
+        self.begin_if(|_| true)
+    }
+
     /// Begins a read because a value was refused. `Theirs`: for the same reason, or for another (`false`).
     pub(super) fn begin_doubting(&self, doubt: &Doubt) -> (Begin, bool) {
-        let mut same = false;
         let begin = self.begin_if(|condition| {
             condition.doubt = Some(doubt.clone());
             true
         });
-        if begin == Begin::Theirs {
-            same =
-                self.look(|condition| condition.doubt.as_ref().is_some_and(|other| other.mark == doubt.mark));
-        }
-        (begin, same)
+        let same =
+            |condition: &Condition| condition.doubt.as_ref().is_some_and(|other| other.mark == doubt.mark);
+        (begin, begin == Begin::Theirs && self.look(same))
     }
 
     fn begin_if(&self, may: impl FnOnce(&mut Condition) -> bool) -> Begin {
-        let mut begin = Begin::TooSoon;
         // Nobody waits for a beginning, so nobody is woken.
-        self.condition.send_if_modified(|condition| {
+        let begin = self.change(|condition| {
             if condition.reading {
-                begin = Begin::Theirs;
+                Begin::Theirs
             } else if may(condition) {
                 condition.reading = true;
-                begin = Begin::Mine;
+                Begin::Mine
+            } else {
+                Begin::TooSoon
             }
-            false
         });
-        begin
+        begin.unwrap_or(Begin::Theirs)
     }
 
-    /// A refused value that this one is, if it is.
-    pub(super) fn refuses(&self, now: Instant, pat: &Token) -> Option<Doubt> {
-        self.look(|condition| condition.refuses(now, pat).cloned())
+    /// A refused value that this one is, if it is. `anew`: see [`Condition::refuses`].
+    pub(super) fn refuses(&self, now: Instant, token: &Token, anew: bool) -> Option<Doubt> {
+        self.look(|condition| condition.refuses(now, token, anew).cloned())
     }
 
     /// The value that is in doubt at present, if no other takes its place.
@@ -222,66 +222,76 @@ impl Slot {
         self.look(|condition| condition.doubt.clone())
     }
 
-    /// Ends a read and wakes those who wait for it.
-    pub(super) fn conclude(&self, now: Instant, conclusion: Conclusion) {
-        self.condition.send_modify(|condition| {
-            condition.reads += 1;
-            condition.reading = false;
-            let doubt = condition.doubt.take();
-            match conclusion {
-                Conclusion::Good { read } => {
-                    condition.good = Some(read);
-                    condition.failure = None;
-                    condition.rejected = None;
-                    condition.not_before = None;
-                    self.used.store(false, Ordering::Relaxed);
-                }
-                Conclusion::Refused(refused) => {
-                    condition.failure = None;
-                    condition.reject(now, refused);
-                }
-                Conclusion::Failed(error) => {
-                    let before = condition.failure.as_ref().map_or(0, |(_, _, n)| *n);
-                    condition.not_before = Some(now + AFTER_FAILURE.wait(before));
-                    if let VaultError::Denied(_) = error {
-                        condition.good = None;
-                    }
-                    condition.failure = Some((error, now, before.saturating_add(1)));
-                    if let Some(doubt) = doubt {
-                        condition.reject(now, doubt);
-                    }
-                }
+    /// The value before the refused one, while it may serve.
+    pub(super) fn before(&self, now: Instant, refused: &Doubt) -> Option<Previous> {
+        self.look(|condition| condition.before(now, refused))
+    }
+
+    /// Until when the version before this value may serve, if this one is as new as that.
+    pub(super) fn grace_of(&self, now: Instant, mark: &[u8; 32]) -> Option<Instant> {
+        let met = self.look(|condition| condition.met(mark)).unwrap_or(now);
+        Some(met + self.credential.previous_grace).filter(|ends| *ends > now)
+    }
+
+    /// Until when a value is kept that the vault says is gone: `None`, not at all.
+    pub(super) fn bears_denial(&self, now: Instant) -> Option<Instant> {
+        self.look(|condition| condition.bears_denial(now, self.lifetime.keep_when_denied))
+    }
+
+    /// Ends a read and wakes those who wait for it. `instead`: what stands in the cache in place of a refused value.
+    pub(super) fn conclude(&self, now: Instant, conclusion: Conclusion, instead: Option<Kept>) {
+        self.shared.condition.send_modify(|condition| {
+            let good = matches!(conclusion, Conclusion::Good(..));
+            condition.conclude(now, self.lifetime.keep_when_denied, conclusion, instead);
+            if let Some(not_before) = &mut condition.not_before {
+                *not_before += self.spread();
             }
+            if good {
+                self.shared.used.store(false, Ordering::Relaxed);
+            }
+            self.shared.usable.store(condition.is_usable(), Ordering::Relaxed);
         });
     }
 
     /// Notes that the value is no longer kept.
     pub(super) fn dropped(&self) {
-        self.condition.send_modify(|condition| condition.good = None);
+        self.change(|condition| {
+            condition.drop_value();
+            self.shared.usable.store(condition.is_usable(), Ordering::Relaxed);
+        });
+    }
+
+    /// Lets go of the value before the present one once its grace is over.
+    pub(super) fn let_go(&self, now: Instant) {
+        let over = |condition: &Condition| condition.previous.as_ref().is_some_and(|old| old.ends <= now);
+        if self.look(over) {
+            self.change(|condition| condition.previous = None);
+        }
     }
 
     /// What is to be done, by the clock alone.
     pub(super) fn care(&self, now: Instant) -> Care {
         let age = |at: Instant| now.saturating_duration_since(at);
-        let used = self.used.load(Ordering::Relaxed);
+        let used = self.shared.used.load(Ordering::Relaxed);
         self.look(|condition| {
             if condition.reading {
                 Care::Nothing
-            } else if condition.good.is_some_and(|read| age(read) >= self.keep()) {
+            } else if condition.value().is_some_and(|value| value.ends <= now) {
                 Care::Drop
             } else if condition.not_before.is_some_and(|time| now < time) {
                 Care::Nothing
-            } else if condition.rejected.is_some() {
+            } else if condition.rejected().is_some() {
                 Care::Read(Purpose::Rejected)
-            } else if let Some((error, at, _)) = &condition.failure {
+            } else if let (Some(error), Some(at)) = (condition.failure(), condition.failed_at()) {
                 // An answer does not change by asking every minute; requests ask more often.
                 let answered = !matches!(error, VaultError::Unavailable(_));
-                if answered && !used && age(*at) < self.lifetime.refresh {
+                if answered && !used && age(at) < self.lifetime.refresh {
                     Care::Nothing
                 } else {
                     Care::Read(Purpose::Refresh)
                 }
-            } else if used && condition.good.is_some_and(|read| age(read) >= self.refresh_at()) {
+            } else if used && condition.value().is_some_and(|value| age(value.read) >= self.refresh_at(value))
+            {
                 Care::Read(Purpose::Refresh)
             } else {
                 Care::Nothing
@@ -289,39 +299,70 @@ impl Slot {
         })
     }
 
-    /// Whether a request that takes it now is likely to get a value.
-    pub(super) fn is_usable(&self) -> bool {
-        self.look(|condition| {
-            condition.rejected.is_none() && (condition.good.is_some() || condition.failure.is_none())
-        })
-    }
-
-    /// For how long a value is kept at most.
-    pub(super) fn keep(&self) -> Duration {
-        self.lifetime.refresh.saturating_add(self.lifetime.stale_for)
-    }
-
     /// Between 80 and 90 % of the time, so that no request waits, and credentials do not all ask at once.
-    fn refresh_at(&self) -> Duration {
+    fn refresh_at(&self, value: &Kept) -> Duration {
         let spread = u32::try_from(self.id % 11).unwrap_or_default();
-        self.lifetime.refresh / 100 * (80 + spread)
+        value.fresh / 100 * (80 + spread)
     }
 
-    /// One word for health and metrics.
-    pub(super) fn health(&self, now: Instant) -> &'static str {
-        self.look(|condition| {
-            if condition.rejected.is_some() {
-                return "rejected";
+    /// Credentials of a vault that is back do not all ask in the same moment.
+    fn spread(&self) -> Duration {
+        Duration::from_millis(self.id % 16 * 25)
+    }
+
+    /// The expiry that is known of it, whoever knows it first.
+    fn expires(&self, condition: &Condition) -> Option<Timestamp> {
+        // What gives its own tokens gives another one in time.
+        let own = matches!(self.credential.source, CredentialSource::Entra(_));
+        let told = condition.value().and_then(|value| value.expires).filter(|_| !own);
+        [self.credential.expires, told].into_iter().flatten().min()
+    }
+
+    /// Notes the state that it is in now; gives it where it changed.
+    pub(super) fn observe(&self, now: Instant, wall: Timestamp) -> Option<State> {
+        let state = self.look(|condition| self.state(condition, now, wall));
+        self.change(|condition| {
+            let changed = condition.state.0 != state;
+            if changed {
+                condition.state = (state, wall);
             }
-            match (condition.good, condition.failure()) {
-                (Some(read), Some(_)) if now.saturating_duration_since(read) >= self.lifetime.refresh => {
-                    "stale"
-                }
-                (Some(_), _) => "valid",
-                (None, Some(VaultError::Unavailable(_))) => "unreachable",
-                (None, Some(VaultError::Denied(_) | VaultError::Unusable(_))) => "missing",
-                (None, None) => "unused",
+            changed.then_some(state)
+        })?
+    }
+
+    fn state(&self, condition: &Condition, now: Instant, wall: Timestamp) -> State {
+        match (condition.state(now), self.expires(condition)) {
+            (State::Valid, Some(expires)) if expires <= wall => State::Expired,
+            (State::Valid, Some(expires)) if expires.duration_since(wall) <= NOTICE => State::Expiring,
+            (state, _) => state,
+        }
+    }
+
+    /// All that may be said of it.
+    pub(super) fn health(&self, now: Instant, wall: Timestamp) -> Health {
+        self.observe(now, wall);
+        self.look(|condition| {
+            let (state, since) = condition.state;
+            let value = condition.value();
+            let rejection = condition.rejected().map(|doubt| Arc::clone(&doubt.reason));
+            let failure = || condition.failure().map(|error| error.to_string().into());
+            let ends = value.filter(|value| value.previous).map(|value| value.ends);
+            let left = |ends: Instant| ends.saturating_duration_since(now);
+            Health {
+                credential: Arc::clone(&self.credential.name),
+                state,
+                since,
+                version: value.map(|value| Arc::clone(&value.version)),
+                read: value.map(|value| value.read_at),
+                expires: self.expires(condition),
+                previous_until: ends.and_then(|ends| wall.checked_add(left(ends)).ok()),
+                detail: rejection.or_else(failure),
             }
         })
     }
+}
+
+/// The wall clock, as records write it.
+pub(super) fn wall() -> Timestamp {
+    Timestamp::try_from(crate::clock::wall()).unwrap_or_default()
 }

@@ -5,6 +5,7 @@
 
 use std::{
     fmt::{self, Write as _},
+    ops::Range,
     sync::Arc,
 };
 
@@ -14,6 +15,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
+
+use super::locked::Writing;
 
 /// The longest PAT, in bytes. Azure DevOps' own have 52, 84 or 88.
 pub const LONGEST: usize = 1024;
@@ -114,6 +117,13 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Basic => "Basic ",
+            Self::Bearer => "Bearer ",
+        }
+    }
+
     fn longest(self) -> usize {
         match self {
             Self::Basic => LONGEST,
@@ -124,9 +134,9 @@ impl Scheme {
 
 /// A token, ready to be sent. No `Display`, no `Serialize`, zeroised on drop.
 pub struct Token {
-    secret: SecretString,
+    /// What is looked for in bytes that come back: itself first. All of it lies in the same locked pages.
+    needles: Vec<Bytes>,
     header: HeaderValue,
-    needles: Vec<Zeroizing<Vec<u8>>>,
     mark: [u8; 32],
     fingerprint: Arc<str>,
 }
@@ -139,7 +149,7 @@ impl Token {
     pub fn new(secret: SecretString, scheme: Scheme, key: &FingerprintKey) -> Result<Self, NoToken> {
         let raw = exposed(&secret);
         judge(raw, scheme)?;
-        let header = header(raw, scheme)?;
+        let (header, needles) = laid_out(raw, scheme).ok_or(NoToken::Long)?;
         let tag = hmac::sign(&key.0, raw.as_bytes());
         let mut mark = [0; 32];
         mark.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
@@ -147,8 +157,7 @@ impl Token {
         for byte in mark.iter().take(8) {
             let _ = write!(fingerprint, "{byte:02x}");
         }
-        let needles = needles(raw.as_bytes());
-        Ok(Self { header, needles, mark, fingerprint: fingerprint.into(), secret })
+        Ok(Self { header, needles, mark, fingerprint: fingerprint.into() })
     }
 
     /// Strips any `Authorization` and sets ours: `Basic base64(":" + token)`, canonical, for Azure
@@ -179,7 +188,7 @@ impl Token {
     /// How it looks.
     #[must_use]
     pub fn format(&self) -> Format {
-        let raw = exposed(&self.secret).as_bytes();
+        let raw = self.needles.first().map(Bytes::as_ref).unwrap_or_default();
         let alphanumeric = raw.iter().all(u8::is_ascii_alphanumeric);
         match raw.len() {
             84 if alphanumeric && raw.get(76..80) == Some(b"AZDO") => Format::New,
@@ -231,46 +240,41 @@ pub(super) fn judge(raw: &str, scheme: Scheme) -> Result<(), NoToken> {
     Ok(())
 }
 
-/// The bytes belong to an owner that zeroises them, so every clone of the header ends with that.
-fn header(raw: &str, scheme: Scheme) -> Result<HeaderValue, NoToken> {
-    // Room for all of it: a buffer that grows leaves a copy behind.
-    let mut value = Zeroizing::new(String::with_capacity("Bearer ".len() + (raw.len() + 3) / 3 * 4));
-    match scheme {
-        Scheme::Basic => {
-            let mut plain = Zeroizing::new(Vec::with_capacity(raw.len() + 1));
-            plain.push(b':');
-            plain.extend_from_slice(raw.as_bytes());
-            value.push_str("Basic ");
-            STANDARD.encode_string(plain.as_slice(), &mut value);
-        }
-        Scheme::Bearer => {
-            value.push_str("Bearer ");
-            value.push_str(raw);
+/// The header, the token itself, and the part of its base64 that depends on nothing before or after it, at each of
+/// the three places it can have in a group. All in locked memory, where every clone ends as well.
+fn laid_out(raw: &str, scheme: Scheme) -> Option<(HeaderValue, Vec<Bytes>)> {
+    let encoded = |length: usize| length.div_ceil(3) * 4;
+    let room = "Bearer ".len() + raw.len() + encoded(raw.len() + 1) + 3 * encoded(raw.len() + 2);
+    let mut memory = Writing::of(room);
+    let plain = memory.copy(raw.as_bytes())?;
+    let begun = memory.copy(scheme.word().as_bytes())?;
+    let ended = match scheme {
+        Scheme::Basic => encode(&mut memory, b":", raw)?,
+        Scheme::Bearer => memory.copy(raw.as_bytes())?,
+    };
+    let header = begun.start..ended.end;
+    let mut needles = vec![plain];
+    for before in [&b""[..], b"\0", b"\0\0"] {
+        let whole = encode(&mut memory, before, raw)?;
+        // What stands before spoils the first 0, 2 or 3 characters; an incomplete group its last one.
+        let start = whole.start + [0, 2, 3].get(before.len()).copied().unwrap_or_default();
+        let end = whole.start + (before.len() + raw.len()) * 8 / 6;
+        if end.saturating_sub(start) >= SHORTEST_NEEDLE {
+            needles.push(start..end);
         }
     }
-    let owned = Zeroizing::new(std::mem::take(&mut *value).into_bytes());
-    let mut header =
-        HeaderValue::from_maybe_shared(Bytes::from_owner(owned)).map_err(|_| NoToken::Control)?;
+    let memory = memory.finish();
+    let mut header = HeaderValue::from_maybe_shared(memory.slice(header)).ok()?;
     header.set_sensitive(true);
-    Ok(header)
+    Some((header, needles.into_iter().map(|needle| memory.slice(needle)).collect()))
 }
 
-/// The token itself, and the part of its base64 that depends on nothing before or after it, at each
-/// of the three places it can have in a group.
-fn needles(raw: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
-    let encoded = (0..3_usize).map(|before| {
-        let mut padded = Zeroizing::new(vec![0; before]);
-        padded.reserve_exact(raw.len());
-        padded.extend_from_slice(raw);
-        let whole = Zeroizing::new(STANDARD.encode(padded.as_slice()));
-        // `before` bytes spoil the first 0, 2 or 3 characters; an incomplete group its last one.
-        let start = [0, 2, 3].get(before).copied().unwrap_or_default();
-        let end = padded.len() * 8 / 6;
-        Zeroizing::new(whole.as_bytes().get(start..end).unwrap_or_default().to_vec())
-    });
-    let mut needles = vec![Zeroizing::new(raw.to_vec())];
-    needles.extend(encoded.filter(|needle| needle.len() >= SHORTEST_NEEDLE));
-    needles
+/// Base64, straight to where it is to stand.
+fn encode(memory: &mut Writing, before: &[u8], raw: &str) -> Option<Range<usize>> {
+    let mut plain = Zeroizing::new(Vec::with_capacity(before.len() + raw.len()));
+    plain.extend_from_slice(before);
+    plain.extend_from_slice(raw.as_bytes());
+    memory.put(|room| STANDARD.encode_slice(plain.as_slice(), room).ok())
 }
 
 #[cfg(test)]

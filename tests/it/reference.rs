@@ -181,6 +181,7 @@ fn amount(text: &str) -> Result<u64, String> {
     let (number, unit) = text.split_at(digits);
     let factor = match unit {
         "" | "ms" => 1,
+        "ns" if number == "0" => 1,
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
@@ -236,7 +237,16 @@ fn every_metric_is_documented_and_no_other() {
     documented.retain(|name| name.starts_with("patgate_"));
     let mut there: Vec<String> = Vec::new();
     let metrics = patgate::metrics::Metrics::new("0");
-    metrics.credentials(&[("web".into(), "valid")]);
+    metrics.credentials(&[patgate::vault::Health {
+        credential: "web".into(),
+        state: patgate::vault::State::Valid,
+        since: jiff::Timestamp::UNIX_EPOCH,
+        version: None,
+        read: None,
+        expires: Some(jiff::Timestamp::UNIX_EPOCH),
+        previous_until: None,
+        detail: None,
+    }]);
     for line in metrics.encode().lines() {
         let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
             continue;

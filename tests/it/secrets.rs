@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// The forms in which a secret could stand somewhere.
-fn forms(secret: &str) -> Vec<String> {
+pub fn forms(secret: &str) -> Vec<String> {
     let mut forms = vec![
         secret.to_owned(),
         STANDARD.encode(format!(":{secret}")),

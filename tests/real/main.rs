@@ -20,10 +20,13 @@
 
 #[path = "../it/load.rs"]
 mod load;
+#[path = "../it/rotation.rs"]
+mod rotation;
 #[path = "../it/support.rs"]
 mod support;
 
 mod disk;
+mod forgotten;
 mod memory;
 mod outbound;
 mod soak;

@@ -1,6 +1,6 @@
 //! `[credential.*]`: what may go up, where it comes from, and where it may go. Never a secret itself.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
@@ -27,6 +27,9 @@ pub struct Credential {
     pub owner: Option<Arc<str>>,
     /// Known expiry, for warnings.
     pub expires: Option<jiff::Timestamp>,
+    /// For so long after it was replaced the version before may serve again, should Azure DevOps refuse the new one.
+    /// Default: not at all.
+    pub previous_grace: Duration,
 }
 
 /// Where a credential comes from.
@@ -90,6 +93,16 @@ fn credential(name: &Arc<str>, item: &Item<'_>, vaults: &Named<Vault>, base: &Ba
     let organizations = fields
         .required("organizations", "name the organizations it may go to, such as [\"contoso\"]")
         .and_then(|item| organizations(&item));
+    if matches!(source, Some(CredentialSource::Vault { .. }))
+        && organizations.as_ref().is_some_and(|all| all.len() > 1)
+        && let Some(item) = fields.optional("organizations")
+    {
+        item.warning(format!(
+            "the credential \"{}\" is one personal access token for several organizations; Azure DevOps takes such \
+             global tokens until 1 December 2026: make one for each organization",
+            shown(name)
+        ));
+    }
     let owner = fields.optional("owner").and_then(|item| item.string()).map(Arc::from);
     let expires = fields.optional("expires").and_then(|item| {
         let moment = item.timestamp()?;
@@ -98,6 +111,9 @@ fn credential(name: &Arc<str>, item: &Item<'_>, vaults: &Named<Vault>, base: &Ba
         }
         Some(moment)
     });
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let previous_grace =
+        fields.optional("previous-grace").and_then(|item| item.duration(Duration::ZERO..=DAY));
     fields.finish();
 
     Some(Credential {
@@ -106,6 +122,7 @@ fn credential(name: &Arc<str>, item: &Item<'_>, vaults: &Named<Vault>, base: &Ba
         organizations: organizations?,
         owner,
         expires,
+        previous_grace: previous_grace.unwrap_or_default(),
     })
 }
 

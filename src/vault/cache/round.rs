@@ -1,0 +1,141 @@
+//! What the clock asks for: reads before their time, endings, and what an operator is told without asking.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Cache;
+use crate::{
+    clock,
+    vault::{
+        health::{Health, State},
+        slot::{Care, Slot, wall},
+    },
+};
+
+/// How often values are looked after.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// After a start, before the first word of an expiry: a process that is started again and again says nothing of it.
+const FIRST_NOTICE: Duration = Duration::from_secs(60);
+
+/// Between two words of the same expiry.
+const NEXT_NOTICE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What ends a token without a word; Azure DevOps tells nobody.
+const SILENT_ENDS: &str = "besides its own expiry, a token ends with its owner's account, after 90 days in which \
+                           the owner did not sign in, and when a policy of the organization shortens lifetimes";
+
+/// Looks after all credentials until the cache is gone.
+pub(super) async fn look_after(cache: Weak<Cache>) {
+    let mut rounds = interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut notices = Notices::new(clock::now());
+    loop {
+        rounds.tick().await;
+        let Some(cache) = cache.upgrade() else { return };
+        let slots = cache.slots.load_full();
+        for slot in slots.values() {
+            let now = clock::now();
+            slot.let_go(now);
+            look_at(&cache, slot, now).await;
+            if let Some(state) = slot.observe(now, wall()) {
+                tell(&slot.health(now, wall()), state);
+            }
+            let notice = || slot.health(now, wall()).notice(wall());
+            if let Some(notice) = notices.due(&slot.credential.name, now, notice) {
+                let (credential, owner) = (&slot.credential.name, slot.credential.owner.as_deref());
+                tracing::warn!(%credential, owner, "the credential {credential} {notice}; {SILENT_ENDS}");
+            }
+        }
+        cache.tidy().await;
+    }
+}
+
+/// Reads again what is in use before its time, drops what has come to its end.
+async fn look_at(cache: &Arc<Cache>, slot: &Arc<Slot>, now: Instant) {
+    match slot.care(now) {
+        Care::Nothing => {}
+        Care::Read(purpose) => {
+            cache.begin(slot, purpose);
+        }
+        Care::Drop => {
+            cache.put_away(slot).await;
+        }
+    }
+}
+
+/// One line for each change of state, not one for each read that failed.
+fn tell(health: &Health, state: State) {
+    let Health { credential, detail, .. } = health;
+    let detail = detail.as_deref().unwrap_or("no more is known");
+    match state {
+        State::Valid => tracing::info!(%credential, "the credential {credential} is valid"),
+        State::Unused => tracing::info!(%credential, "the credential {credential} is not in use"),
+        // The day's notice says it.
+        State::Expiring | State::Expired => {}
+        State::Rejected => tracing::warn!(
+            %credential,
+            "Azure DevOps rejects the credential {credential}: {detail}; {SILENT_ENDS}"
+        ),
+        State::Stale => tracing::warn!(
+            %credential,
+            "the credential {credential} is stale: its last value is kept, for {detail}"
+        ),
+        State::Unreachable | State::Missing => {
+            tracing::warn!(%credential, "the credential {credential} is {state}: {detail}");
+        }
+    }
+}
+
+/// When an expiry was last told, by the credential's name.
+struct Notices {
+    begun: Instant,
+    told: HashMap<Arc<str>, Instant>,
+}
+
+impl Notices {
+    fn new(begun: Instant) -> Self {
+        Self { begun, told: HashMap::new() }
+    }
+
+    /// What is to be told of an expiry now: once a day.
+    fn due(
+        &mut self,
+        credential: &Arc<str>,
+        now: Instant,
+        notice: impl FnOnce() -> Option<String>,
+    ) -> Option<String> {
+        let early = now.saturating_duration_since(self.begun) < FIRST_NOTICE;
+        let told = self.told.get(credential);
+        if early || told.is_some_and(|at| now.saturating_duration_since(*at) < NEXT_NOTICE) {
+            return None;
+        }
+        let notice = notice()?;
+        self.told.insert(Arc::clone(credential), now);
+        Some(notice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiry_is_told_once_a_day_and_not_at_each_start() {
+        let begun = clock::now();
+        let mut notices = Notices::new(begun);
+        let (web, docs) = (Arc::from("web"), Arc::from("docs"));
+        let mut told = Vec::new();
+        for minute in 0..3 * 24 * 60 {
+            let now = begun + Duration::from_secs(60) * minute;
+            told.extend(notices.due(&web, now, || Some("expires".into())).map(|_| minute));
+            assert!(notices.due(&docs, now, || None).is_none());
+        }
+        assert_eq!(told, [1, 1 + 24 * 60, 1 + 2 * 24 * 60]);
+    }
+}
