@@ -1,4 +1,5 @@
-//! The second listener: health for supervisors, numbers for Prometheus.
+//! The second listener: health for supervisors, numbers for Prometheus. Beside it, in files of their own, the Unix
+//! socket that operators change things through: [`socket`], `operators`, `credentials`.
 //!
 //! What comes in: `GET` of `/healthz`, `/readyz` or `/metrics`, on the control thread. What goes
 //! out: text. It only reads, must never show a secret, and never do work on a request's way. A
@@ -18,6 +19,10 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
+
+pub(crate) mod credentials;
+pub(crate) mod operators;
+pub mod socket;
 
 /// Connections at a time. One more ends the oldest, so that whoever holds them all, sending nothing, does not
 /// keep a supervisor's question from being answered.
@@ -53,7 +58,7 @@ pub struct Readiness {
 pub struct Degraded {
     /// Its name.
     pub credential: Arc<str>,
-    /// `stale`, `rejected` or `unreachable`.
+    /// `stale`, `rejected`, `unreachable`, `missing` or `disabled`.
     pub state: &'static str,
 }
 

@@ -125,6 +125,10 @@ pub struct Rationed {
 }
 
 impl Rationed {
+    /// The credential of the rule that allows it.
+    pub(crate) fn credential(&self) -> &Arc<Credential> {
+        &self.credential
+    }
     /// Takes it apart, for the step below.
     pub(crate) fn into_parts(self) -> (Known, Arc<str>, Arc<Credential>, Shares) {
         (self.known, self.rule, self.credential, self.shares)

@@ -25,7 +25,8 @@ pub mod histogram;
 use histogram::Histogram;
 
 /// The health of a credential, as [`crate::vault::Vaults::health`] names it.
-pub const HEALTH: [&str; 6] = ["valid", "stale", "rejected", "unreachable", "missing", "unused"];
+pub const HEALTH: [&str; 7] =
+    ["valid", "stale", "rejected", "unreachable", "missing", "unused", "disabled"];
 
 /// All numbers of one process. `Send + Sync`: made once, shared by an `Arc`.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub struct Metrics {
     complete: Counter,
     client_gone: Counter,
     upstream_gone: Counter,
+    cut: Counter,
     panic: Counter,
     refused: Counter,
     /// By `Refusal as usize`.
@@ -50,6 +52,7 @@ pub struct Metrics {
     audit_available: Gauge,
     credentials: Family<Vec<(&'static str, String)>, Gauge>,
     generation: Gauge,
+    state: Gauge,
     reloads: Counter,
     reloads_refused: Counter,
 }
@@ -99,6 +102,7 @@ impl Metrics {
             complete: outcome("complete"),
             client_gone: outcome("client-gone"),
             upstream_gone: outcome("upstream-gone"),
+            cut: outcome("cut"),
             panic: outcome("panic"),
             refused: outcome("refused"),
             refusals: Refusal::ALL.iter().map(refusal).collect(),
@@ -114,6 +118,7 @@ impl Metrics {
             audit_available: gauge(r, "audit_available", "1 while uses can be recorded"),
             credentials,
             generation: gauge(r, "configuration_generation", "The configuration in force, counted from 1"),
+            state: gauge(r, "state_version", "What operators changed, counted from 0"),
             reloads: result("ok"),
             reloads_refused: result("refused"),
             registry,
@@ -126,6 +131,7 @@ impl Metrics {
             Ending::Complete => &self.complete,
             Ending::ClientGone => &self.client_gone,
             Ending::UpstreamGone => &self.upstream_gone,
+            Ending::Cut => &self.cut,
             Ending::Panic => &self.panic,
             Ending::Refused(why) => {
                 self.refusal(why);
@@ -190,6 +196,11 @@ impl Metrics {
     /// A configuration is in force.
     pub fn configured(&self, generation: u64) {
         self.generation.set(signed(generation));
+    }
+
+    /// What operators changed, up to this version, is in force.
+    pub fn state(&self, version: u64) {
+        self.state.set(signed(version));
     }
 
     /// A configuration was read while running: taken, or refused.

@@ -207,6 +207,20 @@ pub(crate) fn event(out: &mut Vec<u8>, event: &Event, boot: &str, time: &mut Tim
             record.name("credential", Some(credential)).name("credential-version", version.as_deref());
             record.text("detail", reason, 1024);
         }
+        Event::Operation { operator, uid, operation, credential, reason, cut, outcome, detail } => {
+            record.name("operator", Some(operator));
+            if let Some(uid) = uid {
+                record.number("uid", u64::from(*uid));
+            }
+            record.name("operation", Some(operation)).name("credential", credential.as_deref());
+            record.name("cut", cut.then_some("yes")).name("outcome", Some(outcome));
+            if let Some(reason) = reason {
+                record.text("reason", reason, 2048);
+            }
+            if let Some(detail) = detail {
+                record.text("detail", detail, 1024);
+            }
+        }
     }
     record.finish();
 }
@@ -351,9 +365,26 @@ mod tests {
                 version: Some("2".into()),
                 reason: "r".into(),
             },
+            Event::Operation {
+                operator: "root".into(),
+                uid: Some(0),
+                operation: "disable",
+                credential: Some("c".into()),
+                reason: Some("it leaked".into()),
+                cut: true,
+                outcome: "asked",
+                detail: None,
+            },
         ];
-        let kinds =
-            ["start", "stop", "configured", "configuration-refused", "vault-read", "credential-rejected"];
+        let kinds = [
+            "start",
+            "stop",
+            "configured",
+            "configuration-refused",
+            "vault-read",
+            "credential-rejected",
+            "operation",
+        ];
         for (given, kind) in events.iter().zip(kinds) {
             let mut out = Vec::new();
             event(&mut out, given, "boot", &mut Timekeeper::new(clock::now()));

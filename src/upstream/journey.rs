@@ -113,6 +113,7 @@ ca = "ca.pem"
                 listen: Arc::clone(&snapshot.config.listeners[0]),
                 snapshot: Arc::clone(&snapshot),
                 share: None,
+                lifeline: crate::listener::Lifeline::default(),
             };
             let answer = pipeline.clone().call(Arrived { head, body, passage });
             async move { Ok::<_, Infallible>(answer.await.unwrap()) }

@@ -240,6 +240,34 @@ impl Cache {
         self.held.get(&slot.id).await.is_some_and(|held| !held.pat.is(used))
     }
 
+    /// See [`super::Vaults::refresh`].
+    pub(super) async fn refresh(self: &Arc<Self>, name: &str) -> Result<(), Arc<str>> {
+        let Some(slot) = self.slots.load().get(name).cloned() else {
+            return Err("the configuration does not have it any more".into());
+        };
+        let mut changes = slot.watch();
+        // Once for a read that began before, and may have seen what was there before; once for our own.
+        for _ in 0..2 {
+            let seen = slot.look(|condition| condition.reads);
+            let begin = slot.begin_at_once();
+            if begin == Begin::Mine {
+                self.control.spawn(read(Arc::clone(self), Arc::clone(&slot), Purpose::Operator));
+            }
+            let ended = changes.wait_for(|condition| condition.reads > seen);
+            if timeout(slot.lifetime.deadline.saturating_add(GRACE).saturating_add(RECORDING), ended).await.is_err() {
+                return Err("the vault did not answer in time".into());
+            }
+            if begin == Begin::Mine {
+                break;
+            }
+        }
+        slot.look(|condition| match (condition.rejected(), condition.failure()) {
+            (Some(doubt), _) => Err(format!("the vault still gives what was rejected: {}", doubt.reason).into()),
+            (None, Some(error)) => Err(error.to_string().into()),
+            (None, None) => Ok(()),
+        })
+    }
+
     /// See [`super::Vaults::probe_once`].
     pub(super) async fn probe_once<F>(&self, credential: &Credential, used: &Pat, probe: F) -> bool
     where

@@ -34,6 +34,8 @@ pub(super) enum Purpose {
     Start,
     Refresh,
     Rejected,
+    /// Somebody asked for it.
+    Operator,
 }
 
 impl Purpose {
@@ -44,6 +46,7 @@ impl Purpose {
             Self::Start => Some("start"),
             Self::Refresh => Some("refresh"),
             Self::Rejected => Some("rejected"),
+            Self::Operator => Some("operator"),
         }
     }
 }
@@ -178,6 +181,11 @@ impl Slot {
     /// Begins a read, if none is under way and the last failure is long enough ago.
     pub(super) fn begin(&self, now: Instant) -> Begin {
         self.begin_if(|condition| condition.not_before.is_none_or(|time| time <= now))
+    }
+
+    /// Begins a read, if none is under way.
+    pub(super) fn begin_at_once(&self) -> Begin {
+        self.begin_if(|_| true)
     }
 
     /// Begins a read because a value was refused. `Theirs`: for the same reason, or for another (`false`).
