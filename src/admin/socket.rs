@@ -127,7 +127,9 @@ mod tests {
         assert!(matches!(Socket::open(&path, false, false), Err(SocketError::InUse(_))));
         drop(socket);
         assert!(!path.exists());
-        drop(Socket::open(&path, true, false).map(|_| assert_eq!(mode(&path), 0o666)).unwrap());
+        let shared = Socket::open(&path, true, false).unwrap();
+        assert_eq!(mode(&path), 0o666);
+        drop(shared);
         fs::write(&path, "").unwrap();
         assert!(matches!(Socket::open(&path, false, true), Err(SocketError::Occupied(_))));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");

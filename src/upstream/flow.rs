@@ -286,6 +286,46 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_cut_is_an_error_at_once_and_so_is_one_that_nobody_reads() {
+        rig::run(async {
+            for read in [true, false] {
+                let rig = Rig::new().await;
+                let (network, connector) = rig.network();
+                let (sender, cuts) = tokio::sync::watch::channel(std::collections::BTreeMap::new());
+                let in_use = crate::upstream::uses::Uses::watched(cuts).begin(&"web".into());
+                let host = async {
+                    let mut stream = rig.accept().await.unwrap();
+                    rig::answer(&mut stream, &format!("{CHUNKED}4\r\nhalf\r\n")).await;
+                    stream
+                };
+                let told = Told::default();
+                let client = async {
+                    let connection = network.connection(&connector, HOST, false).await.ok().unwrap();
+                    let (request, supply) = rig::get();
+                    let answer = exchange(connection, request, &supply, PATIENCE).await.ok().unwrap();
+                    rig::flow_of(&network, &supply, answer, &told, in_use)
+                };
+                let (mut flow, mut stream) = tokio::join!(client, host);
+                let cut = async {
+                    tokio::task::yield_now().await;
+                    sender.send_modify(|cuts| drop(cuts.insert("web".into(), 1)));
+                };
+                if read {
+                    let (drained, ()) = tokio::join!(rig::drain(&mut flow), cut);
+                    assert_eq!(drained, Err(BodyError::Cut));
+                } else {
+                    cut.await;
+                }
+                let ended = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await;
+                assert!(ended.is_err(), "the connection to the host was not cut");
+                drop(flow);
+                let [Last(0, _, Some(Ending::Cut))] = told.all()[..] else { panic!("{:?}", told.all()) };
+                assert_eq!(network.pool.len(), 0);
+            }
+        });
+    }
+
+    #[test]
     fn an_early_answer_is_delivered_and_the_half_sent_request_cut() {
         rig::run(async {
             let rig = Rig::new().await;

@@ -40,9 +40,11 @@ pub(super) struct InUse {
 
 impl Uses {
     /// None yet. Told by `cuts`, from a task of its own, until nobody uses it any more.
-    pub(super) fn watched(cuts: watch::Receiver<BTreeMap<Arc<str>, u64>>) -> Rc<Self> {
+    pub(super) fn watched(mut cuts: watch::Receiver<BTreeMap<Arc<str>, u64>>) -> Rc<Self> {
         let uses = Rc::<Self>::default();
-        tokio::task::spawn_local(tell(Rc::downgrade(&uses), cuts));
+        // What was cut before this moment, and not before the task's first: there may be uses by then.
+        let seen = cuts.borrow_and_update().clone();
+        tokio::task::spawn_local(tell(Rc::downgrade(&uses), cuts, seen));
         uses
     }
 
@@ -79,8 +81,11 @@ impl Uses {
 }
 
 /// Cuts what is to be cut.
-async fn tell(uses: Weak<Uses>, mut cuts: watch::Receiver<BTreeMap<Arc<str>, u64>>) {
-    let mut seen = cuts.borrow_and_update().clone();
+async fn tell(
+    uses: Weak<Uses>,
+    mut cuts: watch::Receiver<BTreeMap<Arc<str>, u64>>,
+    mut seen: BTreeMap<Arc<str>, u64>,
+) {
     while cuts.changed().await.is_ok() {
         let Some(uses) = uses.upgrade() else { return };
         let now = cuts.borrow_and_update().clone();
@@ -156,5 +161,58 @@ impl Drop for InUse {
         if let Some(moved) = list.get(place).and_then(Weak::upgrade) {
             moved.place.set(place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::upstream::rig;
+
+    fn name(text: &str) -> Arc<str> {
+        text.into()
+    }
+
+    #[test]
+    fn only_the_uses_of_a_credential_that_is_cut_are_cut_in_whatever_order_others_end() {
+        rig::run(async {
+            let (sender, cuts) = watch::channel(BTreeMap::new());
+            let uses = Uses::watched(cuts);
+            let mut all: Vec<_> = (0..9).map(|n| uses.begin(&name(["web", "docs", "ops"][n % 3]))).collect();
+            for gone in [8, 0, 3] {
+                all.remove(gone);
+            }
+            all[1].turn_to(&name("web"));
+            let waiting: Vec<_> = all.iter().map(|one| one.or_cut(std::future::pending::<()>())).collect();
+            sender.send_modify(|cuts| drop(cuts.insert(name("web"), 1)));
+            for (one, waiting) in all.iter().zip(waiting) {
+                let cut = **one.credential.borrow() == *"web";
+                let ended = timeout(Duration::from_millis(if cut { 60_000 } else { 20 }), waiting).await;
+                assert_eq!((ended.is_ok(), one.is_cut()), (cut, cut), "{}", one.credential.borrow());
+            }
+            assert_eq!(all.iter().filter(|one| one.is_cut()).count(), 3);
+            let later = uses.begin(&name("web"));
+            sender.send_modify(|cuts| drop(cuts.insert(name("docs"), 1)));
+            let docs = all.iter().find(|one| **one.credential.borrow() == *"docs").unwrap();
+            assert!(docs.or_cut(std::future::pending::<()>()).await.is_none());
+            assert!(!later.is_cut(), "what began after a cut is none of it");
+            drop((all, later));
+            assert!(uses.list.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn what_is_done_is_given_and_what_is_cut_is_not() {
+        rig::run(async {
+            let uses = Rc::<Uses>::default();
+            let one = uses.begin(&name("web"));
+            assert_eq!(one.or_cut(async { 7 }).await, Some(7));
+            uses.cut("web");
+            assert_eq!(one.or_cut(async { 7 }).await, None);
+        });
     }
 }

@@ -22,6 +22,7 @@ mod support;
 mod attacks;
 mod audit;
 mod crash;
+mod credential;
 mod failure;
 mod git;
 mod handover;
