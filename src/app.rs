@@ -171,8 +171,7 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     shown.metrics.configured(snapshot.generation);
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let metrics = Arc::clone(&shown.metrics);
-    let credentials =
-        Credentials::new(Arc::clone(&snapshot), vaults.clone(), state, audit.clone(), metrics);
+    let credentials = Credentials::new(Arc::clone(&snapshot), vaults.clone(), state, audit.clone(), metrics);
     // Last, and so taken from an old process only by one that can serve.
     let socket = match socket {
         Some(socket) => Some((Socket::open(&socket.path, socket.is_shared(), overlap)?, socket.admins)),
@@ -180,7 +179,8 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     };
     let house = House { snapshot, audit, vaults, counts, life, shown, credentials };
     let listening: Vec<_> = bound.iter().map(|bound| bound.address).collect();
-    let ended = control.block_on(house.live(bound, Doors { admin, socket: &socket }, watched, || started(&listening)));
+    let ended = control
+        .block_on(house.live(bound, Doors { admin, socket: &socket }, watched, || started(&listening)));
     house.audit.close(Duration::from_secs(5));
     ended
 }

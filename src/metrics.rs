@@ -25,8 +25,7 @@ pub mod histogram;
 use histogram::Histogram;
 
 /// The health of a credential, as [`crate::vault::Vaults::health`] names it.
-pub const HEALTH: [&str; 7] =
-    ["valid", "stale", "rejected", "unreachable", "missing", "unused", "disabled"];
+pub const HEALTH: [&str; 7] = ["valid", "stale", "rejected", "unreachable", "missing", "unused", "disabled"];
 
 /// All numbers of one process. `Send + Sync`: made once, shared by an `Arc`.
 #[derive(Debug)]

@@ -273,7 +273,10 @@ mod tests {
             (r#"{"format":2,"version":1,"entries":[]}"#, false),
             (r#"{"format":1,"version":1,"entries":[],"more":1}"#, false),
             (r#"{"format":1,"version":1,"entries":[{"kind":"grant"}]}"#, false),
-            (r#"{"format":1,"version":1,"entries":[{"kind":"disabled-credential","credential":"web"}]}"#, false),
+            (
+                r#"{"format":1,"version":1,"entries":[{"kind":"disabled-credential","credential":"web"}]}"#,
+                false,
+            ),
         ] {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(FILE), text).unwrap();
@@ -326,7 +329,10 @@ mod tests {
         let document = disable(&old, "docs").unwrap();
         assert_eq!(document.disabled.len(), 2);
         assert_eq!((document.version, old.document().version), (2, 2));
-        assert!(matches!(State::open(folder.path(), false), Err(OpenError::InUse(..))), "it is its own again");
+        assert!(
+            matches!(State::open(folder.path(), false), Err(OpenError::InUse(..))),
+            "it is its own again"
+        );
     }
 
     #[test]

@@ -133,7 +133,8 @@ impl Credentials {
                 "disabled": document.disabled.get(&credential.name).map(told),
             })
         });
-        let absent = document.disabled.iter().filter(|(name, _)| !snapshot.config.credentials.contains_key(*name));
+        let absent =
+            document.disabled.iter().filter(|(name, _)| !snapshot.config.credentials.contains_key(*name));
         let absent = absent.map(|(name, disabled)| {
             json!({ "credential": name, "configured": false, "state": "disabled", "disabled": told(disabled) })
         });
@@ -151,7 +152,8 @@ impl Credentials {
     pub(crate) async fn refresh(&self, operator: &Operator, name: &str) -> Result<Value, Declined> {
         let snapshot = self.snapshot.load_full();
         let Some(credential) = snapshot.config.credentials.get(name) else { return Err(self.unknown(name)) };
-        let asked = Asked { operation: "refresh", credential: Some(&credential.name), reason: None, cut: false };
+        let asked =
+            Asked { operation: "refresh", credential: Some(&credential.name), reason: None, cut: false };
         self.record(operator, &asked, "asked", None).await?;
         tracing::info!(credential = name, operator = &*operator.name, "reading the vault");
         Ok(self.read(&credential.name).await)
@@ -196,7 +198,8 @@ impl Credentials {
         let reason = sound(reason)?;
         let _turn = self.changes.lock().await;
         let before = self.state.document().disabled.get(name).cloned();
-        let configured = self.snapshot.load().config.credentials.get_key_value(name).map(|(name, _)| Arc::clone(name));
+        let configured =
+            self.snapshot.load().config.credentials.get_key_value(name).map(|(name, _)| Arc::clone(name));
         let Some(name) = configured.or_else(|| before.as_ref().map(|_| name.into())) else {
             return Err(self.unknown(name));
         };
@@ -207,11 +210,14 @@ impl Credentials {
         let said = told(&disabled);
         // In force before it is written: a disk that is slow must not keep a credential in use.
         let key = Arc::clone(&name);
-        let insert = move |document: &mut Document| drop(document.disabled.insert(Arc::clone(&key), disabled.clone()));
+        let insert =
+            move |document: &mut Document| drop(document.disabled.insert(Arc::clone(&key), disabled.clone()));
         self.take_effect(&self.state.change_unkept(&insert));
         tracing::warn!(credential = &*name, operator = &*operator.name, reason = &*reason, cut, "disabled");
         match self.change(insert).await {
-            Ok(()) => Ok(json!({ "credential": name, "state": "disabled", "kept": self.state.is_kept(), "disabled": said })),
+            Ok(()) => Ok(
+                json!({ "credential": name, "state": "disabled", "kept": self.state.is_kept(), "disabled": said }),
+            ),
             Err(why) => {
                 self.record_failure(operator, &asked, "unkept", &why).await;
                 Err(Declined::Unavailable(format!(
@@ -225,7 +231,12 @@ impl Credentials {
     ///
     /// # Errors
     /// It is not disabled; the reason is none; the audit or the state can't be written: it stays disabled.
-    pub(crate) async fn enable(&self, operator: &Operator, name: &str, reason: &str) -> Result<Value, Declined> {
+    pub(crate) async fn enable(
+        &self,
+        operator: &Operator,
+        name: &str,
+        reason: &str,
+    ) -> Result<Value, Declined> {
         let reason = sound(reason)?;
         let _turn = self.changes.lock().await;
         let disabled = self.state.document().disabled.get_key_value(name).map(|(name, _)| Arc::clone(name));
@@ -253,11 +264,16 @@ impl Credentials {
         let state = self.state.clone();
         match tokio::task::spawn_blocking(move || state.follow()).await {
             Ok(Ok(Some(document))) => {
-                tracing::info!(version = document.version, "the state, as the new process wrote it, is in force");
+                tracing::info!(
+                    version = document.version,
+                    "the state, as the new process wrote it, is in force"
+                );
                 self.take_effect(&document);
             }
             Ok(Ok(None)) | Err(_) => {}
-            Ok(Err(error)) => tracing::warn!(error, "the state that a new process owns can't be read; the old one stays"),
+            Ok(Err(error)) => {
+                tracing::warn!(error, "the state that a new process owns can't be read; the old one stays")
+            }
         }
     }
 
@@ -265,7 +281,8 @@ impl Credentials {
     async fn change(&self, change: impl FnOnce(&mut Document) + Send + 'static) -> Result<(), String> {
         let state = self.state.clone();
         let changed = tokio::task::spawn_blocking(move || state.change(change)).await;
-        let document = changed.map_err(|_| "the change broke off".to_owned())?.map_err(|why: Unkept| why.to_string())?;
+        let document =
+            changed.map_err(|_| "the change broke off".to_owned())?.map_err(|why: Unkept| why.to_string())?;
         self.take_effect(&document);
         Ok(())
     }
@@ -301,7 +318,9 @@ impl Credentials {
             detail: detail.map(Into::into),
         };
         let recorded = self.audit.event(event).await;
-        recorded.map_err(|why| Declined::Unavailable(format!("nothing was changed, for it can't be on record: {why}")))
+        recorded.map_err(|why| {
+            Declined::Unavailable(format!("nothing was changed, for it can't be on record: {why}"))
+        })
     }
 }
 
@@ -347,9 +366,14 @@ mod tests {
     #[test]
     fn a_reason_says_something_on_one_line() {
         let long = "x".repeat(REASON + 1);
-        for (reason, good) in
-            [("it leaked", true), (" it leaked ", true), ("", false), ("  ", false), ("a\nb", false), (&long, false)]
-        {
+        for (reason, good) in [
+            ("it leaked", true),
+            (" it leaked ", true),
+            ("", false),
+            ("  ", false),
+            ("a\nb", false),
+            (&long, false),
+        ] {
             assert_eq!(sound(reason).is_ok(), good, "{reason:?}");
         }
         assert_eq!(&*sound(" ü ").unwrap(), "ü");

@@ -106,7 +106,9 @@ async fn answer(
     };
     let body = match timeout(PART, Limited::new(body, BODY).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return (StatusCode::BAD_REQUEST, json!({ "error": "the body is cut, or over 16 KiB" })),
+        Ok(Err(_)) => {
+            return (StatusCode::BAD_REQUEST, json!({ "error": "the body is cut, or over 16 KiB" }));
+        }
         Err(_) => return (StatusCode::REQUEST_TIMEOUT, json!({ "error": "the body did not come in time" })),
     };
     // Of its own, so that a change which is begun is ended, whether or not somebody waits for the answer.
@@ -150,7 +152,11 @@ impl Asked {
             (Some("credentials"), Some(name), Some("enable")) => (Method::POST, Self::Enable(named(name)?)),
             _ => return Err(missing),
         };
-        if *method == right { Ok(asked) } else { Err((StatusCode::METHOD_NOT_ALLOWED, "this method is not for this path")) }
+        if *method == right {
+            Ok(asked)
+        } else {
+            Err((StatusCode::METHOD_NOT_ALLOWED, "this method is not for this path"))
+        }
     }
 }
 
@@ -174,7 +180,8 @@ async fn carry_out(
     operator: Operator,
     credentials: Arc<Credentials>,
 ) -> Result<Value, Declined> {
-    let wrong = |error: serde_json::Error| Declined::Wrong(format!("the body is not as it should be: {error}"));
+    let wrong =
+        |error: serde_json::Error| Declined::Wrong(format!("the body is not as it should be: {error}"));
     match asked {
         Asked::List => Ok(credentials.list()),
         Asked::RefreshAll => credentials.refresh_all(&operator).await,

@@ -62,11 +62,15 @@ impl Socket {
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
-            Ok(there) if !there.file_type().is_socket() => return Err(SocketError::Occupied(path.to_owned())),
+            Ok(there) if !there.file_type().is_socket() => {
+                return Err(SocketError::Occupied(path.to_owned()));
+            }
             Ok(_) => match UnixStream::connect(path) {
                 Ok(_) if !overlap => return Err(SocketError::InUse(path.to_owned())),
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+                }
                 Err(error) => return Err(failed(error)),
             },
         }

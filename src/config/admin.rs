@@ -34,7 +34,9 @@ pub(super) fn admin(root: &Fields<'_>, listeners: &[Arc<Listen>], base: &Base) -
     let socket = socket.and_then(|item| {
         let path = base.path(&item)?;
         if path.as_os_str().len() > LONGEST {
-            let text = format!("is longer than the {LONGEST} bytes that a socket's path may have; choose a shorter one");
+            let text = format!(
+                "is longer than the {LONGEST} bytes that a socket's path may have; choose a shorter one"
+            );
             item.problem(text);
         }
         Some(AdminSocket { path, admins: admins.unwrap_or_else(own) })

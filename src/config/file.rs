@@ -11,8 +11,8 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::{
-    Client, Config, Problems, Rule, RuleClients, RuleVerdict, admin, clients, disk::Base, expects, include, network,
-    notes::Notes, parse::Fields, rules, sections, text::Text, vaults,
+    Client, Config, Problems, Rule, RuleClients, RuleVerdict, admin, clients, disk::Base, expects, include,
+    network, notes::Notes, parse::Fields, rules, sections, text::Text, vaults,
 };
 
 /// Reads a configuration with all its includes.

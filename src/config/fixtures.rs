@@ -306,11 +306,9 @@ fn the_socket_is_for_root_and_the_own_user_unless_others_are_named() {
     let own = rustix::process::geteuid().as_raw();
     let mut usual = vec![0, own];
     usual.dedup();
-    for (admins, expected) in [
-        ("", usual),
-        ("admins = [\"root\"]", vec![0]),
-        ("admins = [4001, \"root\"]", vec![4001, 0]),
-    ] {
+    for (admins, expected) in
+        [("", usual), ("admins = [\"root\"]", vec![0]), ("admins = [4001, \"root\"]", vec![4001, 0])]
+    {
         let admin = format!("[admin]\nsocket = \"run/admin.sock\"\n{admins}\n[audit]");
         let socket = desk.read(&small("[audit]", &admin)).unwrap().admin.unwrap().socket.unwrap();
         assert_eq!(socket.admins, expected, "{admins}");

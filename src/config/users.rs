@@ -36,7 +36,8 @@ mod tests {
 
     #[test]
     fn users_have_a_name_and_a_number() {
-        let text = "root:x:0:0:root:/root:/bin/sh\n\n# x:x:1:\n+::::\npatgate:x:998:\nbad:x:y:\n:x:7:\nshort:x\n";
+        let text =
+            "root:x:0:0:root:/root:/bin/sh\n\n# x:x:1:\n+::::\npatgate:x:998:\nbad:x:y:\n:x:7:\nshort:x\n";
         assert_eq!(parse(text), [("root".into(), 0), ("patgate".into(), 998)]);
     }
 

@@ -64,7 +64,9 @@ impl Document {
         let broken = |error: serde_json::Error| format!("this is no state of patgate's: {error}");
         let Format { format } = serde_json::from_slice(text).map_err(broken)?;
         if format != FORMAT {
-            return Err(format!("another version of patgate wrote this (format {format}; this one reads {FORMAT})"));
+            return Err(format!(
+                "another version of patgate wrote this (format {format}; this one reads {FORMAT})"
+            ));
         }
         let Written { version, entries, .. } = serde_json::from_slice(text).map_err(broken)?;
         let mut document = Self { version, ..Self::default() };

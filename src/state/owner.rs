@@ -130,7 +130,9 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     let about = fs::metadata(folder)?;
     if about.mode() & 0o022 != 0 {
         let mode = about.mode() & 0o7777;
-        let why = format!("others may write into the folder (mode {mode:04o}), and so enable what is disabled; chmod 700 it");
+        let why = format!(
+            "others may write into the folder (mode {mode:04o}), and so enable what is disabled; chmod 700 it"
+        );
         return Err(io::Error::other(why));
     }
     Ok(())

@@ -147,7 +147,11 @@ impl<A: Account> Flow<A> {
     }
 
     fn close(&mut self, ending: Option<Ending>) {
-        let ending = if self.in_use.is_cut() { ending.filter(Ending::is_complete).or(Some(Ending::Cut)) } else { ending };
+        let ending = if self.in_use.is_cut() {
+            ending.filter(Ending::is_complete).or(Some(Ending::Cut))
+        } else {
+            ending
+        };
         if let Some(account) = self.account.take() {
             account.close(self.supply.bytes(), self.bytes, ending);
         }
@@ -308,7 +312,9 @@ mod tests {
                 let (mut flow, mut stream) = tokio::join!(client, host);
                 let cut = async {
                     tokio::task::yield_now().await;
-                    sender.send_modify(|cuts| drop(cuts.insert("web".into(), 1)));
+                    sender.send_modify(|cuts| {
+                        cuts.insert("web".into(), 1);
+                    });
                 };
                 if read {
                     let (drained, ()) = tokio::join!(rig::drain(&mut flow), cut);

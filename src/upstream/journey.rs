@@ -494,7 +494,10 @@ fn a_request_that_is_cut_before_its_answer_is_told_so_and_its_connection_closed(
             };
             let (answer, cut) = tokio::join!(house.ask(request), host);
             assert!(cut, "the connection to the host was not cut");
-            assert!(answer.starts_with("HTTP/1.1 424 ") && answer.contains("credential-disabled"), "{answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 424 ") && answer.contains("credential-disabled"),
+                "{answer}"
+            );
             let records = house.records();
             assert_eq!(kinds(&records), ["intent", "outcome"], "{records:?}");
             assert_eq!(records[1]["refusal"], "credential-disabled", "{records:?}");

@@ -188,7 +188,9 @@ mod tests {
             }
             all[1].turn_to(&name("web"));
             let waiting: Vec<_> = all.iter().map(|one| one.or_cut(std::future::pending::<()>())).collect();
-            sender.send_modify(|cuts| drop(cuts.insert(name("web"), 1)));
+            sender.send_modify(|cuts| {
+                cuts.insert(name("web"), 1);
+            });
             for (one, waiting) in all.iter().zip(waiting) {
                 let cut = **one.credential.borrow() == *"web";
                 let ended = timeout(Duration::from_millis(if cut { 60_000 } else { 20 }), waiting).await;
@@ -196,7 +198,9 @@ mod tests {
             }
             assert_eq!(all.iter().filter(|one| one.is_cut()).count(), 3);
             let later = uses.begin(&name("web"));
-            sender.send_modify(|cuts| drop(cuts.insert(name("docs"), 1)));
+            sender.send_modify(|cuts| {
+                cuts.insert(name("docs"), 1);
+            });
             let docs = all.iter().find(|one| **one.credential.borrow() == *"docs").unwrap();
             assert!(docs.or_cut(std::future::pending::<()>()).await.is_none());
             assert!(!later.is_cut(), "what began after a cut is none of it");

@@ -254,7 +254,10 @@ impl Cache {
                 self.control.spawn(read(Arc::clone(self), Arc::clone(&slot), Purpose::Operator));
             }
             let ended = changes.wait_for(|condition| condition.reads > seen);
-            if timeout(slot.lifetime.deadline.saturating_add(GRACE).saturating_add(RECORDING), ended).await.is_err() {
+            if timeout(slot.lifetime.deadline.saturating_add(GRACE).saturating_add(RECORDING), ended)
+                .await
+                .is_err()
+            {
                 return Err("the vault did not answer in time".into());
             }
             if begin == Begin::Mine {
@@ -262,7 +265,9 @@ impl Cache {
             }
         }
         slot.look(|condition| match (condition.rejected(), condition.failure()) {
-            (Some(doubt), _) => Err(format!("the vault still gives what was rejected: {}", doubt.reason).into()),
+            (Some(doubt), _) => {
+                Err(format!("the vault still gives what was rejected: {}", doubt.reason).into())
+            }
             (None, Some(error)) => Err(error.to_string().into()),
             (None, None) => Ok(()),
         })

@@ -78,7 +78,8 @@ mod tests {
             (None, 1),
             (Some(true), 2),
         ] {
-            let map: BTreeMap<Arc<str>, _> = now.map(|cut| ("web".into(), disabled(cut))).into_iter().collect();
+            let map: BTreeMap<Arc<str>, _> =
+                now.map(|cut| ("web".into(), disabled(cut))).into_iter().collect();
             standing.set(&map);
             assert_eq!(standing.disabled("web").map(|one| one.cut), now);
             assert!(standing.disabled("docs").is_none());

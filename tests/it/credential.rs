@@ -87,7 +87,11 @@ fn a_disabled_credential_is_refused_on_every_worker_until_it_is_enabled_and_over
     fs::create_dir(&folder).unwrap();
     let clone = proxy.git(&folder, &["clone", "-q", &proxy.url("/contoso/web/_git/web"), "web"]);
     assert!(!clone.status.success());
-    assert!(text(&clone).contains("patgate: the credential for this request is disabled"), "{}", text(&clone));
+    assert!(
+        text(&clone).contains("patgate: the credential for this request is disabled"),
+        "{}",
+        text(&clone)
+    );
 
     let record = proxy.record("the operation", |record| record["kind"] == "operation");
     assert_eq!(record["operation"], "disable");
@@ -96,7 +100,11 @@ fn a_disabled_credential_is_refused_on_every_worker_until_it_is_enabled_and_over
     assert_eq!(record["uid"], rustix::process::geteuid().as_raw());
     assert!(record["operator"].is_string() && record["outcome"] == "asked", "{record}");
     let refusal = proxy.record("the refusal", |record| record["refusal"] == "credential-disabled");
-    assert_eq!((&refusal["kind"], &refusal["credential"]), (&"refusal".into(), &"contoso".into()), "{refusal}");
+    assert_eq!(
+        (&refusal["kind"], &refusal["credential"]),
+        (&"refusal".into(), &"contoso".into()),
+        "{refusal}"
+    );
 
     let list = listed(&proxy);
     assert_eq!(list["kept"], true);
@@ -104,12 +112,19 @@ fn a_disabled_credential_is_refused_on_every_worker_until_it_is_enabled_and_over
     assert_eq!(list["credentials"][0]["state"], "disabled");
     assert_eq!(list["credentials"][0]["disabled"]["reason"], "it stands in a build log");
     let table = done(&proxy, &["list"]);
-    assert!(table.contains("contoso     disabled") && table.contains(": it stands in a build log"), "{table}");
+    assert!(
+        table.contains("contoso     disabled") && table.contains(": it stands in a build log"),
+        "{table}"
+    );
     let admin = |path: &str| {
         let url = format!("http://{}{path}", proxy.admin);
         text(&Command::new("curl").args(["-sS", "--noproxy", "*", &url]).output().unwrap())
     };
-    assert!(admin("/readyz").contains(r#"{"credential":"contoso","state":"disabled"}"#), "{}", admin("/readyz"));
+    assert!(
+        admin("/readyz").contains(r#"{"credential":"contoso","state":"disabled"}"#),
+        "{}",
+        admin("/readyz")
+    );
     let metrics = admin("/metrics");
     for line in [
         "patgate_credential_health{credential=\"contoso\",state=\"disabled\"} 1",
@@ -146,7 +161,8 @@ fn a_disabled_credential_is_refused_on_every_worker_until_it_is_enabled_and_over
 
 #[test]
 fn a_disabled_credential_that_the_configuration_lost_is_listed_as_such() {
-    let spare = "[credential.spare]\nvault = \"files\"\nsecret = \"contoso.pat\"\norganizations = [\"fabrikam\"]\n";
+    let spare =
+        "[credential.spare]\nvault = \"files\"\nsecret = \"contoso.pat\"\norganizations = [\"fabrikam\"]\n";
     let proxy = operated().with(spare).start();
     done(&proxy, &["disable", "spare", "--reason", "not needed"]);
     let config = fs::read_to_string(proxy.config()).unwrap();
@@ -155,7 +171,10 @@ fn a_disabled_credential_that_the_configuration_lost_is_listed_as_such() {
     proxy.record("the reload", |record| record["kind"] == "configured");
     let list = listed(&proxy);
     let spare = &list["credentials"][1];
-    assert_eq!((&spare["credential"], &spare["configured"], &spare["state"]), (&"spare".into(), &false.into(), &"disabled".into()));
+    assert_eq!(
+        (&spare["credential"], &spare["configured"], &spare["state"]),
+        (&"spare".into(), &false.into(), &"disabled".into())
+    );
     assert!(done(&proxy, &["list"]).contains("(not in the configuration)"));
     done(&proxy, &["enable", "spare", "--reason", "it is gone"]);
     assert_eq!(listed(&proxy)["credentials"].as_array().unwrap().len(), 1);
@@ -179,7 +198,9 @@ fn without_a_cut_what_is_under_way_comes_to_its_end() {
     assert_eq!(code(&proxy), refused());
     let (output, _) = ended(slow, Duration::from_secs(20));
     assert_eq!(text(&output), format!("{}\n200", ".".repeat(30)));
-    proxy.record("its end", |record| is_of("/sample/trickle", "outcome")(record) && record["ending"] == "complete");
+    proxy.record("its end", |record| {
+        is_of("/sample/trickle", "outcome")(record) && record["ending"] == "complete"
+    });
 }
 
 #[test]
@@ -200,11 +221,13 @@ fn a_cut_ends_a_clone_within_a_second_and_git_fails() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let hangs = proxy.record("the clone", |record| record["kind"] == "intent" && record["action"] == "git:fetch");
+    let hangs =
+        proxy.record("the clone", |record| record["kind"] == "intent" && record["action"] == "git:fetch");
     done(&proxy, &["disable", "contoso", "--reason", "it leaked", "--cut"]);
     let (output, _) = ended(clone, Duration::from_secs(2));
     assert!(!output.status.success(), "git took it for whole");
-    let outcome = proxy.record("its end", |record| record["kind"] == "outcome" && record["id"] == hangs["id"]);
+    let outcome =
+        proxy.record("its end", |record| record["kind"] == "outcome" && record["id"] == hangs["id"]);
     let cut = outcome["ending"] == "cut" || outcome["refusal"] == "credential-disabled";
     assert!(cut, "{outcome}");
     assert_eq!(proxy.record("the operation", |record| record["kind"] == "operation")["cut"], "yes");
@@ -226,7 +249,8 @@ fn a_cut_reaches_answers_in_every_stage_and_clients_that_do_not_read() {
     unread.write_all(huge.as_bytes()).unwrap();
     // One that does not come to the end of its own body.
     let mut push = TcpStream::connect(proxy.address).unwrap();
-    let head = "POST /contoso/_apis/sample/sink HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nbegun";
+    let head =
+        "POST /contoso/_apis/sample/sink HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nbegun";
     push.write_all(head.as_bytes()).unwrap();
     for path in ["after=100000", "after=100001&chunked=1", "seconds=59", "bytes=2000000000"] {
         proxy.record(path, |record| record["kind"] == "intent" && record["query"].as_str().is_some());
@@ -251,12 +275,21 @@ fn a_cut_reaches_answers_in_every_stage_and_clients_that_do_not_read() {
         assert!(!output.status.success(), "curl took it for whole: {}", text(&output));
     }
     let (output, _) = ended(waiting, Duration::from_secs(2));
-    assert!(text(&output).contains("credential-disabled") && text(&output).ends_with("\n424"), "{}", text(&output));
+    assert!(
+        text(&output).contains("credential-disabled") && text(&output).ends_with("\n424"),
+        "{}",
+        text(&output)
+    );
     push.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut told = [0; 12];
     push.read_exact(&mut told).unwrap();
     assert_eq!(&told, b"HTTP/1.1 424");
-    let mut endings: Vec<_> = proxy.records().iter().filter(|record| record["kind"] == "outcome").map(|record| record["ending"].as_str().unwrap().to_owned()).collect();
+    let mut endings: Vec<_> = proxy
+        .records()
+        .iter()
+        .filter(|record| record["kind"] == "outcome")
+        .map(|record| record["ending"].as_str().unwrap().to_owned())
+        .collect();
     endings.sort();
     assert_eq!(endings, ["cut", "cut", "cut", "refused", "refused"]);
     drop((unread, push));
@@ -424,18 +457,22 @@ fn a_second_patgate_does_not_take_the_state_or_the_socket_and_a_successor_does()
     let (port, free) = (proxy.address.port().to_string(), crate::support::free_address().port().to_string());
     let admin = crate::support::free_address().to_string();
     let second = config.replace(&port, &free).replace(&proxy.admin.to_string(), &admin);
-    let second = second.replace(&format!("folder = \"{}\"", proxy.audit.display()), "folder = \"other-audit\"");
+    let second =
+        second.replace(&format!("folder = \"{}\"", proxy.audit.display()), "folder = \"other-audit\"");
     fs::write(proxy.path("second.toml"), &second).unwrap();
-    fs::write(proxy.path("third.toml"), second.replace("folder = \"state\"", "folder = \"other-state\"")).unwrap();
-    for (name, exit, said) in
-        [("second.toml", 75, "uses the state in"), ("third.toml", 69, "is the socket of another patgate that runs")]
-    {
+    fs::write(proxy.path("third.toml"), second.replace("folder = \"state\"", "folder = \"other-state\""))
+        .unwrap();
+    for (name, exit, said) in [
+        ("second.toml", 75, "uses the state in"),
+        ("third.toml", 69, "is the socket of another patgate that runs"),
+    ] {
         let output = patgate().args(["serve", "--config"]).arg(proxy.path(name)).output().unwrap();
         assert_eq!(output.status.code(), Some(exit), "{}", text(&output));
         assert!(text(&output).contains(said), "{}", text(&output));
     }
 
-    let trickle = beside(&proxy, "/contoso/_apis/sample/trickle?bytes=590&pause-ms=100", &["-o", "/dev/null"]);
+    let trickle =
+        beside(&proxy, "/contoso/_apis/sample/trickle?bytes=590&pause-ms=100", &["-o", "/dev/null"]);
     proxy.record("the slow one", is_of("/sample/trickle", "intent"));
     let new = activated(&proxy, &listener);
     terminate(&old);
@@ -448,7 +485,8 @@ fn a_second_patgate_does_not_take_the_state_or_the_socket_and_a_successor_does()
     assert!(old.wait().unwrap().success(), "{}", proxy.log());
     assert!(proxy.path("admin.sock").exists(), "the old process took the new one's socket away");
     assert_eq!(listed(&proxy)["state-version"], 1);
-    proxy.record("its end", |record| is_of("/sample/trickle", "outcome")(record) && record["ending"] == "cut");
+    proxy
+        .record("its end", |record| is_of("/sample/trickle", "outcome")(record) && record["ending"] == "cut");
     terminate(&new);
     assert!(new.wait_with_output().unwrap().status.success());
 }

@@ -52,9 +52,8 @@ async fn exchange(
         _ => Unasked::Failed(error.to_string()),
     })?;
     let broken = |error: &dyn std::fmt::Display| Unasked::Failed(format!("the answer broke off: {error}"));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| broken(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     tokio::spawn(connection);
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let request: Request<Full<Bytes>> = Request::builder()

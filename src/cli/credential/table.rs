@@ -8,7 +8,8 @@ pub(super) fn credentials(said: &Value, colour: bool) -> String {
     let list = said["credentials"].as_array().map(Vec::as_slice).unwrap_or_default();
     let rows: Vec<Vec<String>> = std::iter::once(heading).chain(list.iter().map(row)).collect();
     let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
     let mut lines = Vec::with_capacity(rows.len());
     for (number, row) in rows.iter().enumerate() {
@@ -29,8 +30,16 @@ pub(super) fn credentials(said: &Value, colour: bool) -> String {
 fn row(one: &Value) -> Vec<String> {
     let text = |key: &str| one[key].as_str().unwrap_or("-").to_owned();
     let since = one["disabled"]["since"].as_str().map_or_else(|| text("since"), str::to_owned);
-    let vault = if one["configured"] == false { "(not in the configuration)".to_owned() } else { text("vault") };
-    vec![shown(&text("credential")), text("state"), since, shown(&text("version")), text("expires"), shown(&vault)]
+    let vault =
+        if one["configured"] == false { "(not in the configuration)".to_owned() } else { text("vault") };
+    vec![
+        shown(&text("credential")),
+        text("state"),
+        since,
+        shown(&text("version")),
+        text("expires"),
+        shown(&vault),
+    ]
 }
 
 /// Why a credential is disabled, on a line of its own.
@@ -68,7 +77,13 @@ pub(super) fn reads(said: &Value) -> String {
 
 /// Without what would move the cursor.
 fn shown(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }.chars().collect::<Vec<_>>()).collect()
+    text.chars()
+        .flat_map(|c| {
+            if c.is_control() { c.escape_default().to_string() } else { c.to_string() }
+                .chars()
+                .collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 #[cfg(test)]
