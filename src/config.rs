@@ -43,6 +43,7 @@ mod units;
 pub(crate) mod users;
 mod vaults;
 
+pub use admin::socket_of;
 pub use change::unreloadable;
 pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};

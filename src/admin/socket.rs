@@ -5,9 +5,10 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs::{self, DirBuilder},
+    io,
     os::unix::{
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -54,6 +55,12 @@ impl Socket {
     pub fn open(path: &Path, shared: bool, overlap: bool) -> Result<Self, SocketError> {
         let failed = |error| SocketError::Io(path.to_owned(), error);
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // As systemd's RuntimeDirectory= would, where nobody else has.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(if shared { 0o755 } else { 0o700 })
+            .create(folder)
+            .map_err(|error| SocketError::Io(folder.to_owned(), error))?;
         let about = fs::metadata(folder).map_err(|error| SocketError::Io(folder.to_owned(), error))?;
         // With the sticky bit others can't rename what is not theirs.
         if about.mode() & 0o022 != 0 && about.mode() & 0o1000 == 0 {
@@ -160,7 +167,11 @@ mod tests {
             let opened = Socket::open(&folder.path().join("s"), false, false);
             assert_eq!(opened.is_ok(), good, "{mode:o}");
         }
-        let missing = Socket::open(&folder.path().join("none/s"), false, false).unwrap_err();
-        assert!(missing.to_string().contains("none: No such file"), "{missing}");
+        let made = folder.path().join("made");
+        drop(Socket::open(&made.join("s"), false, false).unwrap());
+        assert_eq!(mode(&made), 0o700);
+        fs::write(folder.path().join("file"), "").unwrap();
+        let error = Socket::open(&folder.path().join("file/s"), false, false).unwrap_err();
+        assert!(error.to_string().contains("file: "), "{error}");
     }
 }

@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::{fail, print};
-use crate::config::file;
+use crate::config::socket_of;
 
 mod ask;
 mod table;
@@ -166,9 +166,8 @@ impl Place {
             return Ok(socket.clone());
         }
         let path = self.config.as_deref().unwrap_or(Path::new(""));
-        let config = file::read(path).map_err(|problems| Failure(CONFIGURATION, problems.to_string()))?;
-        let socket = config.admin.and_then(|admin| admin.socket);
-        socket.map(|socket| socket.path).ok_or_else(|| {
+        let socket = socket_of(path).map_err(|problem| Failure(CONFIGURATION, problem))?;
+        socket.ok_or_else(|| {
             let text = "has no [admin] socket; add socket = \"/run/patgate/admin.sock\" and restart patgate";
             Failure(CONFIGURATION, format!("{} {text}", path.display()))
         })

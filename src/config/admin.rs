@@ -1,10 +1,14 @@
 //! `[admin]` and `[state]`: who may look, who may change, and where changes are kept.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     Admin, AdminSocket, Listen,
-    disk::Base,
+    disk::{self, Base},
     network::socket_address,
     parse::{Fields, Item},
     text::shown,
@@ -13,6 +17,9 @@ use super::{
 
 /// The longest path that the system takes for a Unix socket, with room for the name it is made under.
 const LONGEST: usize = 90;
+
+/// What the kernel says in place of a uid that the user namespace does not have (`kernel.overflowuid`).
+const HIDDEN: u32 = 65_534;
 
 /// `[admin]`.
 pub(super) fn admin(root: &Fields<'_>, listeners: &[Arc<Listen>], base: &Base) -> Option<Admin> {
@@ -75,6 +82,12 @@ fn uids(item: &Item<'_>) -> Vec<u32> {
             })
         };
         if let Some(uid) = uid {
+            if uid == HIDDEN {
+                item.problem(format!(
+                    "the uid {HIDDEN} is that of every user that a container, or PrivateUsers= of systemd, hides from \
+                     patgate; name another"
+                ));
+            }
             if uids.contains(&uid) {
                 item.problem(format!("the user with the uid {uid} stands here twice; keep one"));
             }
@@ -82,6 +95,24 @@ fn uids(item: &Item<'_>) -> Vec<u32> {
         }
     }
     uids
+}
+
+/// The admin socket that a configuration names, whatever else is right or wrong with it: in an emergency nobody should have
+/// to mend a rule first, or be able to read a listener's key.
+///
+/// # Errors
+/// The file can't be read as TOML, as a sentence.
+pub fn socket_of(file: &Path) -> Result<Option<PathBuf>, String> {
+    let at = file.display();
+    let text =
+        disk::read(file).map_err(|wrong| format!("{at} {wrong}; name the socket itself with --socket"))?;
+    let text = String::from_utf8_lossy(&text);
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        format!("{at}: {}; mend it, or name the socket itself with --socket", error.message())
+    })?;
+    let socket = table.get("admin").and_then(|admin| admin.get("socket")).and_then(toml::Value::as_str);
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    Ok(socket.map(|socket| file.parent().unwrap_or(Path::new("")).join(socket)))
 }
 
 /// `[state]`: its folder.

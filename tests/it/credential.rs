@@ -395,6 +395,15 @@ fn who_is_not_there_or_has_no_socket_is_told_apart() {
     let second = patgate().args(["credential", "list"]).output().unwrap();
     assert_eq!(second.status.code(), Some(64), "{}", text(&second));
 
+    // Somebody is in the middle of an edit.
+    let good = fs::read_to_string(proxy.config()).unwrap();
+    fs::write(proxy.config(), good.replace("[[rule]]", "[[rulle]]")).unwrap();
+    done(&proxy, &["list"]);
+    fs::write(proxy.config(), good.replace("[[rule]]", "[[rule")).unwrap();
+    let output = credential(&proxy, &["list"]);
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    assert!(text(&output).contains("name the socket itself with --socket"), "{}", text(&output));
+
     let other = setup().start();
     let output = credential(&other, &["list"]);
     assert_eq!(output.status.code(), Some(78), "{}", text(&output));
