@@ -112,12 +112,13 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Environment(_) | Self::Vault(_) => 78,
+            Self::Config(_)
+            | Self::Environment(_)
+            | Self::Vault(_)
+            | Self::Socket(SocketError::Occupied(_) | SocketError::OpenFolder(..))
+            | Self::State(state::OpenError::Broken(..)) => 78,
             Self::Bind(_) | Self::Socket(SocketError::InUse(_)) => 69,
-            Self::Socket(SocketError::Occupied(_) | SocketError::OpenFolder(..)) => 78,
-            Self::State(state::OpenError::InUse(..)) => 75,
-            Self::State(state::OpenError::Broken(..)) => 78,
-            Self::Audit(audit::OpenError::InUse(..)) => 75,
+            Self::Audit(audit::OpenError::InUse(..)) | Self::State(state::OpenError::InUse(..)) => 75,
             Self::Audit(audit::OpenError::Altered(..)) => 65,
             Self::Audit(_) | Self::Unrecorded(_) | Self::Socket(_) | Self::State(_) => 73,
             Self::System(_) => 71,

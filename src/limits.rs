@@ -5,6 +5,7 @@
 
 use std::{
     net::IpAddr,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -20,6 +21,7 @@ use crate::{
     listener::Arrived,
     policy::Permitted,
     refusal::{Refusal, Refused},
+    vault::{Chosen, Vaults},
 };
 
 /// The counts, shared by all workers.
@@ -120,18 +122,18 @@ pub struct Shares {
 pub struct Rationed {
     known: Known,
     rule: Arc<str>,
-    credential: Arc<Credential>,
+    chosen: Chosen,
     shares: Shares,
 }
 
 impl Rationed {
-    /// The credential of the rule that allows it.
+    /// The credential that was chosen of those that the rule names.
     pub(crate) fn credential(&self) -> &Arc<Credential> {
-        &self.credential
+        self.chosen.credential()
     }
     /// Takes it apart, for the step below.
-    pub(crate) fn into_parts(self) -> (Known, Arc<str>, Arc<Credential>, Shares) {
-        (self.known, self.rule, self.credential, self.shares)
+    pub(crate) fn into_parts(self) -> (Known, Arc<str>, Chosen, Shares) {
+        (self.known, self.rule, self.chosen, self.shares)
     }
 }
 
@@ -148,12 +150,15 @@ pub async fn admit(counts: Arc<Counts>, mut arrived: Arrived) -> Result<Arrived,
     Ok(arrived)
 }
 
-/// The client's share.
+/// The client's share, and the credential that has most to give.
 ///
 /// # Errors
 /// `too-many-requests`
-pub async fn ration(counts: Arc<Counts>, permitted: Permitted) -> Result<Rationed, Box<Refused>> {
-    let (mut known, rule, credential) = permitted.into_parts();
+pub async fn ration(
+    (counts, vaults): (Arc<Counts>, Rc<Vaults>),
+    permitted: Permitted,
+) -> Result<Rationed, Box<Refused>> {
+    let (mut known, rule, credentials) = permitted.into_parts();
     let cap = known.vetted.passage.snapshot.config.limits.in_flight_per_client;
     let Some(client) = Share::of(&counts.client(&known.client.name), cap) else {
         let vetted = *known.vetted;
@@ -165,7 +170,7 @@ pub async fn ration(counts: Arc<Counts>, permitted: Permitted) -> Result<Ratione
         ));
     };
     let shares = Shares { _total: known.vetted.passage.share.take(), _client: client };
-    Ok(Rationed { known, rule, credential, shares })
+    Ok(Rationed { known, rule, chosen: vaults.choose(credentials), shares })
 }
 
 #[cfg(test)]

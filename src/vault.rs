@@ -29,6 +29,7 @@ use crate::{
 
 mod backoff;
 mod cache;
+mod choice;
 #[cfg(test)]
 mod contract;
 pub mod environment;
@@ -42,6 +43,7 @@ mod standing;
 pub mod token;
 pub(crate) mod trial;
 
+pub use choice::Chosen;
 pub(crate) use private::without_line_end;
 pub use token::{FingerprintKey, Scheme, Token};
 
@@ -338,12 +340,12 @@ impl Armed {
 /// `credential-disabled`
 pub async fn consult(vaults: Rc<Vaults>, rationed: Rationed) -> Result<Rationed, Box<Refused>> {
     let Some(disabled) = vaults.standing.disabled(&rationed.credential().name) else { return Ok(rationed) };
-    let (known, rule, credential, _) = rationed.into_parts();
+    let (known, rule, chosen, _) = rationed.into_parts();
     let mut vetted = *known.vetted;
     let mut entry = vetted.passage.entry;
     let facts = entry.facts_mut();
     facts.rule = Some(rule);
-    facts.credential = Some(Arc::clone(&credential.name));
+    facts.credential = Some(Arc::clone(&chosen.credential().name));
     facts.detail = Some(disabled.to_string().into());
     Err(Refused::new(Refusal::CredentialDisabled, vetted.wire, vetted.outgoing.body.take(), entry))
 }

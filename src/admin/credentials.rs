@@ -272,7 +272,7 @@ impl Credentials {
             }
             Ok(Ok(None)) | Err(_) => {}
             Ok(Err(error)) => {
-                tracing::warn!(error, "the state that a new process owns can't be read; the old one stays")
+                tracing::warn!(error, "the state that a new process owns can't be read; the old one stays");
             }
         }
     }

@@ -136,13 +136,17 @@ fn carry_out(command: &Command) -> Result<u8, Failure> {
             let path = name.as_ref().map_or_else(|| "refresh".into(), |name| of(name, "refresh"));
             let said = place.ask(&Method::POST, &path, &Value::Null)?;
             place.show(&said, table::reads);
-            Ok(if table::each_read(&said).iter().all(|read| read["read"] == true) { 0 } else { NO })
+            Ok(if table::each_read(&said).iter().all(|read| read.get("read") == Some(&Value::Bool(true))) {
+                0
+            } else {
+                NO
+            })
         }
         Command::Disable(Disable { name, reason, cut, place }) => {
             let body = json!({ "reason": reason, "cut": cut });
             let said = place.ask(&Method::POST, &of(name, "disable"), &body)?;
             place.show(&said, |_| format!("{name} is disabled from the next request on"));
-            if said["kept"] == false {
+            if said.get("kept") == Some(&Value::Bool(false)) {
                 fail(0, "warning: only until that process ends, for its configuration has no [state] folder");
             }
             Ok(0)
@@ -185,7 +189,8 @@ impl Place {
             )),
             Unasked::Failed(why) => Failure(UNAVAILABLE, format!("{at}: {why}")),
         })?;
-        let error = said["error"].as_str().unwrap_or("patgate's answer can't be read").to_owned();
+        let error =
+            said.get("error").and_then(Value::as_str).unwrap_or("patgate's answer can't be read").to_owned();
         match status {
             StatusCode::OK => Ok(said),
             StatusCode::FORBIDDEN => Err(Failure(

@@ -8,17 +8,11 @@ use tokio::sync::watch;
 use crate::state::Disabled;
 
 /// Looked at by every request, without a lock; changed by the control thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Standing {
     disabled: ArcSwap<BTreeMap<Arc<str>, Disabled>>,
     /// How often the requests of a credential were to be cut.
     cuts: watch::Sender<BTreeMap<Arc<str>, u64>>,
-}
-
-impl Default for Standing {
-    fn default() -> Self {
-        Self { disabled: ArcSwap::default(), cuts: watch::Sender::default() }
-    }
 }
 
 impl Standing {

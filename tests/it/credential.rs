@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     handover::{activated, terminate},
     load::Kept,
-    support::{PAT, Setup, TestProxy, patgate, secrets, setup, text, write_private},
+    support::{PAT, Setup, TestProxy, USUAL_RULES, patgate, secrets, setup, text, write_private},
 };
 
 const PROJECTS: &str = "/contoso/_apis/projects";
@@ -187,6 +187,23 @@ fn a_disabled_credential_that_the_configuration_lost_is_listed_as_such() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(text(&output).contains("the reason is empty"), "{}", text(&output));
     assert_eq!(code(&proxy).0, 200);
+}
+
+#[test]
+fn where_a_rule_has_another_credential_that_one_serves() {
+    let spare =
+        "[credential.spare]\nvault = \"files\"\nsecret = \"spare.pat\"\norganizations = [\"contoso\"]\n";
+    let rules = USUAL_RULES.replace("= \"contoso\"", "= [\"contoso\", \"spare\"]");
+    let proxy = operated().rules(&rules).with(spare).start();
+    proxy.organization().accept(&[PAT, OTHER]);
+    write_private(&proxy.path("spare.pat"), OTHER);
+    done(&proxy, &["refresh", "spare"]);
+    done(&proxy, &["disable", "contoso", "--reason", "it leaked"]);
+    assert_eq!(code(&proxy).0, 200);
+    proxy.record("by the other", |record| record["kind"] == "outcome" && record["credential"] == "spare");
+    done(&proxy, &["disable", "spare", "--reason", "it leaked too"]);
+    assert_eq!(code(&proxy), refused());
+    secrets::assert_absent(&[OTHER], &[&proxy.path("patgate.log"), &proxy.audit]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::Value;
 /// All credentials, a line each. What an operator has to look at stands out where there is colour.
 pub(super) fn credentials(said: &Value, colour: bool) -> String {
     let heading = ["CREDENTIAL", "STATE", "SINCE", "VERSION", "EXPIRES", "VAULT"].map(String::from).to_vec();
-    let list = said["credentials"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let list = said.get("credentials").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let rows: Vec<Vec<String>> = std::iter::once(heading).chain(list.iter().map(row)).collect();
     let columns = rows.first().map_or(0, Vec::len);
     let width =
@@ -18,7 +18,9 @@ pub(super) fn credentials(said: &Value, colour: bool) -> String {
             let padded = format!("{cell:width$}");
             let paint = if colour && number > 0 && column == 1 { paint(cell) } else { "" };
             let off = if paint.is_empty() { "" } else { "\u{1b}[0m" };
-            line.push_str(&format!("{paint}{padded}{off}  "));
+            for part in [paint, &padded, off, "  "] {
+                line.push_str(part);
+            }
         }
         lines.push(line.trim_end().to_owned());
         let one = number.checked_sub(1).and_then(|index| list.get(index));
@@ -28,10 +30,14 @@ pub(super) fn credentials(said: &Value, colour: bool) -> String {
 }
 
 fn row(one: &Value) -> Vec<String> {
-    let text = |key: &str| one[key].as_str().unwrap_or("-").to_owned();
-    let since = one["disabled"]["since"].as_str().map_or_else(|| text("since"), str::to_owned);
-    let vault =
-        if one["configured"] == false { "(not in the configuration)".to_owned() } else { text("vault") };
+    let text = |key: &str| one.get(key).and_then(Value::as_str).unwrap_or("-").to_owned();
+    let since =
+        one.pointer("/disabled/since").and_then(Value::as_str).map_or_else(|| text("since"), str::to_owned);
+    let vault = if one.get("configured") == Some(&Value::Bool(false)) {
+        "(not in the configuration)".to_owned()
+    } else {
+        text("vault")
+    };
     vec![
         shown(&text("credential")),
         text("state"),
@@ -45,7 +51,7 @@ fn row(one: &Value) -> Vec<String> {
 /// Why a credential is disabled, on a line of its own.
 fn why(one: &Value) -> Option<String> {
     let disabled = one.get("disabled").filter(|disabled| disabled.is_object())?;
-    let text = |key: &str| disabled[key].as_str().map(shown).unwrap_or_default();
+    let text = |key: &str| disabled.get(key).and_then(Value::as_str).map(shown).unwrap_or_default();
     Some(format!("  disabled by {}: {}", text("by"), text("reason")))
 }
 
@@ -60,15 +66,15 @@ fn paint(state: &str) -> &'static str {
 
 /// The reads of an answer, one or all.
 pub(super) fn each_read(said: &Value) -> Vec<&Value> {
-    said["credentials"].as_array().map_or_else(|| vec![said], |all| all.iter().collect())
+    said.get("credentials").and_then(Value::as_array).map_or_else(|| vec![said], |all| all.iter().collect())
 }
 
 /// What came of reading vaults, a line each.
 pub(super) fn reads(said: &Value) -> String {
     let line = |one: &&Value| {
-        let name = shown(one["credential"].as_str().unwrap_or("-"));
-        match one["error"].as_str() {
-            None => format!("{name}: read, {}", one["state"].as_str().unwrap_or("-")),
+        let name = shown(one.get("credential").and_then(Value::as_str).unwrap_or("-"));
+        match one.get("error").and_then(Value::as_str) {
+            None => format!("{name}: read, {}", one.get("state").and_then(Value::as_str).unwrap_or("-")),
             Some(error) => format!("{name}: FAILED: {}", shown(error)),
         }
     };
@@ -77,13 +83,11 @@ pub(super) fn reads(said: &Value) -> String {
 
 /// Without what would move the cursor.
 fn shown(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            if c.is_control() { c.escape_default().to_string() } else { c.to_string() }
-                .chars()
-                .collect::<Vec<_>>()
-        })
-        .collect()
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 #[cfg(test)]
