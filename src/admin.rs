@@ -1,4 +1,5 @@
-//! The second listener: health for supervisors, numbers for Prometheus.
+//! The second listener: health for supervisors, numbers for Prometheus. Beside it, in files of their own, the Unix
+//! socket that operators change things through: [`socket`], `operators`, `credentials`.
 //!
 //! What comes in: `GET` of `/healthz`, `/readyz` or `/metrics`, on the control thread. What goes
 //! out: text. It only reads, must never show a secret, and never do work on a request's way. A
@@ -20,6 +21,10 @@ use tokio::{
 };
 
 use crate::vault::Health;
+
+pub(crate) mod credentials;
+pub(crate) mod operators;
+pub mod socket;
 
 /// Connections at a time. One more ends the oldest, so that whoever holds them all, sending nothing, does not
 /// keep a supervisor's question from being answered.
@@ -55,7 +60,7 @@ pub struct Readiness {
 pub struct Degraded {
     /// Its name.
     pub credential: Arc<str>,
-    /// `expiring`, `expired`, `stale`, `rejected`, `unreachable` or `missing`.
+    /// `expiring`, `expired`, `stale`, `rejected`, `unreachable`, `missing` or `disabled`.
     pub state: &'static str,
     /// Since when, as RFC 3339 has it.
     pub since: String,

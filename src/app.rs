@@ -10,7 +10,12 @@ use arc_swap::ArcSwap;
 use tokio::{runtime::LocalOptions, sync::watch};
 
 use crate::{
-    admin,
+    admin::{
+        self,
+        credentials::{Credentials, Operator},
+        operators,
+        socket::{Socket, SocketError},
+    },
     audit::{self, Audit, Event},
     client,
     config::{Config, Problems, file},
@@ -19,6 +24,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{self, Parts},
     policy::Policy,
+    state::{self, State},
     upstream::{Roots, Upstream},
     vault::Vaults,
 };
@@ -84,6 +90,12 @@ pub enum StartError {
     /// An address can't be listened on.
     #[error("{0}")]
     Bind(#[from] sockets::BindError),
+    /// The admin socket can't be opened.
+    #[error("{0}")]
+    Socket(#[from] SocketError),
+    /// What operators changed can't be read.
+    #[error("{0}")]
+    State(#[from] state::OpenError),
     /// The audit can't be opened.
     #[error("{0}")]
     Audit(#[from] audit::OpenError),
@@ -100,11 +112,15 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Environment(_) | Self::Vault(_) => 78,
-            Self::Bind(_) => 69,
-            Self::Audit(audit::OpenError::InUse(..)) => 75,
+            Self::Config(_)
+            | Self::Environment(_)
+            | Self::Vault(_)
+            | Self::Socket(SocketError::Occupied(_) | SocketError::OpenFolder(..))
+            | Self::State(state::OpenError::Broken(..)) => 78,
+            Self::Bind(_) | Self::Socket(SocketError::InUse(_)) => 69,
+            Self::Audit(audit::OpenError::InUse(..)) | Self::State(state::OpenError::InUse(..)) => 75,
             Self::Audit(audit::OpenError::Altered(..)) => 65,
-            Self::Audit(_) | Self::Unrecorded(_) => 73,
+            Self::Audit(_) | Self::Unrecorded(_) | Self::Socket(_) | Self::State(_) => 73,
             Self::System(_) => 71,
         }
     }
@@ -131,9 +147,14 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let addresses: Vec<_> = snapshot.config.listeners.iter().map(|listen| listen.address).collect();
     let overlap = !inherited.is_empty();
     let bound = sockets::bind(&addresses, workers, inherited)?;
-    let admin = match &snapshot.config.admin {
-        Some(admin) => sockets::bind_admin(admin.address, overlap)?,
-        None => None,
+    let (address, socket) = match snapshot.config.admin.clone() {
+        Some(admin) => (admin.address, admin.socket),
+        None => (None, None),
+    };
+    let admin = address.map(|address| sockets::bind_admin(address, overlap)).transpose()?.flatten();
+    let state = match &snapshot.config.state {
+        Some(folder) => State::open(folder, overlap)?,
+        None => State::in_memory(),
     };
     let audit = Audit::open(&snapshot.config.audit, overlap)?;
 
@@ -150,9 +171,17 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     });
     shown.metrics.configured(snapshot.generation);
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-    let house = House { snapshot, audit, vaults, counts, life, shown };
+    let metrics = Arc::clone(&shown.metrics);
+    let credentials = Credentials::new(Arc::clone(&snapshot), vaults.clone(), state, audit.clone(), metrics);
+    // Last, and so taken from an old process only by one that can serve.
+    let socket = match socket {
+        Some(socket) => Some((Socket::open(&socket.path, socket.is_shared(), overlap)?, socket.admins)),
+        None => None,
+    };
+    let house = House { snapshot, audit, vaults, counts, life, shown, credentials };
     let listening: Vec<_> = bound.iter().map(|bound| bound.address).collect();
-    let ended = control.block_on(house.live(bound, admin, watched, || started(&listening)));
+    let ended = control
+        .block_on(house.live(bound, Doors { admin, socket: &socket }, watched, || started(&listening)));
     house.audit.close(Duration::from_secs(5));
     ended
 }
@@ -176,6 +205,14 @@ struct House {
     counts: Arc<Counts>,
     life: watch::Sender<Life>,
     shown: Arc<Shown>,
+    credentials: Arc<Credentials>,
+}
+
+/// Where operators come in.
+struct Doors<'a> {
+    admin: Option<std::net::TcpListener>,
+    /// With the uids that may.
+    socket: &'a Option<(Socket, Vec<u32>)>,
 }
 
 impl House {
@@ -183,7 +220,7 @@ impl House {
     async fn live(
         &self,
         bound: Vec<sockets::Bound>,
-        admin: Option<std::net::TcpListener>,
+        doors: Doors<'_>,
         watched: reload::Watched,
         started: impl FnOnce(),
     ) -> Result<(), StartError> {
@@ -196,9 +233,7 @@ impl House {
             .event(Event::Start { version: env!("CARGO_PKG_VERSION"), policy: label, listeners })
             .await?;
         let workers = self.hire(bound)?;
-        if let Some(socket) = admin {
-            self.open_admin(socket)?;
-        }
+        self.open(doors)?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         started();
 
@@ -277,11 +312,26 @@ impl House {
         Ok(workers)
     }
 
-    /// Serves health and metrics beside everything else.
-    fn open_admin(&self, socket: std::net::TcpListener) -> io::Result<()> {
-        socket.set_nonblocking(true)?;
-        let socket = tokio::net::TcpListener::from_std(socket)?;
-        tokio::spawn(admin::serve(socket, Arc::clone(&self.shown) as Arc<dyn admin::Shown>));
+    /// Serves health, metrics and operators beside everything else, and follows the state that a new process may own.
+    fn open(&self, doors: Doors<'_>) -> io::Result<()> {
+        if let Some(socket) = doors.admin {
+            socket.set_nonblocking(true)?;
+            let socket = tokio::net::TcpListener::from_std(socket)?;
+            tokio::spawn(admin::serve(socket, Arc::clone(&self.shown) as Arc<dyn admin::Shown>));
+        }
+        if let Some((socket, admins)) = doors.socket {
+            let listener = socket.listener()?;
+            tokio::spawn(operators::serve(listener, admins.clone(), Arc::clone(&self.credentials)));
+        }
+        let credentials = Arc::clone(&self.credentials);
+        tokio::spawn(async move {
+            let mut look = tokio::time::interval(Duration::from_secs(1));
+            look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                look.tick().await;
+                credentials.follow().await;
+            }
+        });
         Ok(())
     }
 
@@ -296,6 +346,14 @@ impl House {
                     Told::Reload => {
                         watched.has_changed();
                         self.reload().await;
+                    }
+                    Told::Refresh => {
+                        let credentials = Arc::clone(&self.credentials);
+                        tokio::spawn(async move {
+                            if let Err(declined) = credentials.refresh_all(&Operator::signal("SIGUSR1")).await {
+                                tracing::error!("SIGUSR1: {declined}");
+                            }
+                        });
                     }
                 },
                 _ = look.tick() => {

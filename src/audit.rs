@@ -95,6 +95,8 @@ pub enum Ending {
     ClientGone,
     /// Azure DevOps went away, or fell silent, in the middle of its answer.
     UpstreamGone,
+    /// An operator cut it, with the credential that it used.
+    Cut,
     /// A step panicked.
     Panic,
     /// Refused (before or after the intent).
@@ -102,6 +104,12 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// Whether the answer was sent whole.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        *self == Self::Complete
+    }
+
     /// The word in the record.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -109,6 +117,7 @@ impl Ending {
             Self::Complete => "complete",
             Self::ClientGone => "client-gone",
             Self::UpstreamGone => "upstream-gone",
+            Self::Cut => "cut",
             Self::Panic => "panic",
             Self::Refused(_) => "refused",
         }
@@ -177,6 +186,25 @@ pub enum Event {
         /// Until when, at the longest.
         until: jiff::Timestamp,
     },
+    /// An operator asks for a change. On record before it takes effect, and again where it came to nothing.
+    Operation {
+        /// The user's name, or uid; or the signal.
+        operator: Arc<str>,
+        /// The user's uid, as the kernel says.
+        uid: Option<u32>,
+        /// `disable`, `enable`, `refresh`.
+        operation: &'static str,
+        /// The credential's name; none for all of them.
+        credential: Option<Arc<str>>,
+        /// Why, in the operator's words.
+        reason: Option<Arc<str>>,
+        /// Whether requests under way are to be cut.
+        cut: bool,
+        /// `asked`; `failed`: it was not done; `unkept`: it was, but ends with the process.
+        outcome: &'static str,
+        /// Why it came to nothing.
+        detail: Option<Box<str>>,
+    },
 }
 
 impl Event {
@@ -191,6 +219,7 @@ impl Event {
             Self::VaultRead { .. } => "vault-read",
             Self::CredentialRejected { .. } => "credential-rejected",
             Self::CredentialPrevious { .. } => "credential-previous",
+            Self::Operation { .. } => "operation",
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Exit codes follow `sysexits.h`: 0 done, 1 a clear "no" (`explain` refused), 64 usage, 65 an
 //! altered audit, 69 an address is taken or a service can't be reached, 71 the system refused,
-//! 73 a file can't be made, 75 another patgate is using the audit, 78 the configuration is wrong.
+//! 73 a file can't be made, 75 another patgate is using the audit or the state, 77 not permitted, 78 the configuration
+//! is wrong.
 
 use std::{
     io::{self, Write},
@@ -14,6 +15,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod audit;
 pub mod check;
+pub mod credential;
 pub mod explain;
 pub mod quickstart;
 pub mod sample_org;
@@ -55,6 +57,9 @@ enum Command {
     /// The local sealed vault, and tests of any configured secret
     #[command(subcommand)]
     Vault(vault::Command),
+    /// Look at the credentials of a running patgate, and change what is used
+    #[command(subcommand)]
+    Credential(credential::Command),
     /// Read the audit
     #[command(subcommand)]
     Audit(audit::Command),
@@ -87,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Quickstart(arguments) => quickstart::run(&arguments, check::whole, serve::quietly),
         Command::SampleOrg(arguments) => sample_org::run(&arguments),
         Command::Vault(command) => vault::run(command),
+        Command::Credential(command) => credential::run(&command),
         Command::Audit(command) => audit::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "patgate", &mut io::stdout());

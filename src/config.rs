@@ -20,6 +20,7 @@ use ipnet::IpNet;
 
 use crate::{gate::ActionPattern, policy::Pattern};
 
+mod admin;
 mod change;
 mod clients;
 mod disk;
@@ -39,8 +40,10 @@ mod suggest;
 mod text;
 mod tls;
 mod units;
+pub(crate) mod users;
 mod vaults;
 
+pub use admin::socket_of;
 pub use change::unreloadable;
 pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};
@@ -65,8 +68,10 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// Where clients connect.
     pub listeners: Vec<Arc<Listen>>,
-    /// Health and metrics.
+    /// Health and metrics, and the socket for operators.
     pub admin: Option<Admin>,
+    /// The folder of what operators change while patgate runs. Absent: it ends with the process.
+    pub state: Option<PathBuf>,
     /// The record.
     pub audit: Audit,
     /// Caps and deadlines.
@@ -130,11 +135,30 @@ pub struct ListenTls {
     pub server: Arc<rustls::ServerConfig>,
 }
 
-/// The second listener.
+/// Where patgate tells of itself, and is told.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Loopback only.
-    pub address: SocketAddr,
+    /// The second listener, which only reads. Loopback only.
+    pub address: Option<SocketAddr>,
+    /// Where operators change things.
+    pub socket: Option<AdminSocket>,
+}
+
+/// A Unix socket, for some users of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSocket {
+    /// Its file.
+    pub path: PathBuf,
+    /// The uids of the users that may use it. Default: root, and the user that patgate runs as.
+    pub admins: Vec<u32>,
+}
+
+impl AdminSocket {
+    /// Whether it is for users besides root and the one that patgate runs as.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.admins.iter().any(|uid| *uid != 0 && *uid != rustix::process::geteuid().as_raw())
+    }
 }
 
 /// Where and how uses are recorded.

@@ -39,6 +39,7 @@ pub mod policy;
 pub mod refusal;
 pub mod sample;
 pub mod stage;
+pub mod state;
 pub mod telemetry;
 pub mod upstream;
 pub mod vault;

@@ -16,7 +16,7 @@ use dashmap::DashMap;
 
 use crate::{
     client::Known,
-    config::Limits,
+    config::{Credential, Limits},
     gate::Wire,
     listener::Arrived,
     policy::Permitted,
@@ -127,6 +127,10 @@ pub struct Rationed {
 }
 
 impl Rationed {
+    /// The credential that was chosen of those that the rule names.
+    pub(crate) fn credential(&self) -> &Arc<Credential> {
+        self.chosen.credential()
+    }
     /// Takes it apart, for the step below.
     pub(crate) fn into_parts(self) -> (Known, Arc<str>, Chosen, Shares) {
         (self.known, self.rule, self.chosen, self.shares)

@@ -29,6 +29,8 @@ mod requests;
 pub mod sockets;
 mod timed;
 
+pub use timed::Lifeline;
+
 /// Whether patgate goes on, and how it ends: each stage includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Life {
@@ -62,6 +64,8 @@ pub struct Passage {
     pub snapshot: Arc<Snapshot>,
     /// Its place under the cap for all.
     pub share: Option<Share>,
+    /// The client's connection, where this request has it alone.
+    pub lifeline: Lifeline,
 }
 
 /// A request as hyper read it.

@@ -29,6 +29,7 @@ pub struct Metrics {
     complete: Counter,
     client_gone: Counter,
     upstream_gone: Counter,
+    cut: Counter,
     panic: Counter,
     refused: Counter,
     /// By `Refusal as usize`.
@@ -47,6 +48,7 @@ pub struct Metrics {
     credentials_since: Family<Vec<(&'static str, String)>, Gauge>,
     credentials_expire: Family<Vec<(&'static str, String)>, Gauge>,
     generation: Gauge,
+    state: Gauge,
     reloads: Counter,
     reloads_refused: Counter,
 }
@@ -99,6 +101,7 @@ impl Metrics {
             complete: outcome("complete"),
             client_gone: outcome("client-gone"),
             upstream_gone: outcome("upstream-gone"),
+            cut: outcome("cut"),
             panic: outcome("panic"),
             refused: outcome("refused"),
             refusals: Refusal::ALL.iter().map(refusal).collect(),
@@ -124,6 +127,7 @@ impl Metrics {
                 "When a credential expires, as Unix time, where that is known",
             ),
             generation: gauge(r, "configuration_generation", "The configuration in force, counted from 1"),
+            state: gauge(r, "state_version", "What operators changed, counted from 0"),
             reloads: result("ok"),
             reloads_refused: result("refused"),
             registry,
@@ -136,6 +140,7 @@ impl Metrics {
             Ending::Complete => &self.complete,
             Ending::ClientGone => &self.client_gone,
             Ending::UpstreamGone => &self.upstream_gone,
+            Ending::Cut => &self.cut,
             Ending::Panic => &self.panic,
             Ending::Refused(why) => {
                 self.refusal(why);
@@ -208,6 +213,11 @@ impl Metrics {
     /// A configuration is in force.
     pub fn configured(&self, generation: u64) {
         self.generation.set(signed(generation));
+    }
+
+    /// What operators changed, up to this version, is in force.
+    pub fn state(&self, version: u64) {
+        self.state.set(signed(version));
     }
 
     /// A configuration was read while running: taken, or refused.

@@ -144,6 +144,8 @@ refusals! {
     VaultUnavailable = "vault-unavailable", SERVICE_UNAVAILABLE, Vault, "the vault can't be reached at the moment; try again";
     /// The vault answered that there is no such secret, or that patgate may not read it, or what it gave is no token.
     CredentialMissing = "credential-missing", FAILED_DEPENDENCY, Vault, "there is no usable credential for this request";
+    /// An operator took the credential out of use (`patgate credential disable`), perhaps while this request waited for its answer.
+    CredentialDisabled = "credential-disabled", FAILED_DEPENDENCY, Patgate, "the credential for this request is disabled; ask whoever runs patgate";
     /// Azure DevOps refuses the credential: expired, revoked, or its owner is gone.
     CredentialRejected = "credential-rejected", FAILED_DEPENDENCY, Patgate, "Azure DevOps rejects the credential for this request";
     /// Azure DevOps knows the credential and refuses this operation: a scope or a permission is missing.

@@ -31,6 +31,7 @@ mod resolve;
 #[cfg(test)]
 mod rig;
 mod supply;
+mod uses;
 mod verdict;
 
 pub use body::{Body, BodyError};
@@ -44,6 +45,7 @@ use self::{
     flow::Lease,
     network::Network,
     supply::{Supply, Up},
+    uses::{InUse, Uses},
     verdict::Verdict,
 };
 use crate::{
@@ -65,14 +67,17 @@ const FACT: usize = 128;
 pub struct Upstream {
     network: Network,
     vaults: Rc<Vaults>,
+    uses: Rc<Uses>,
     metrics: Arc<Metrics>,
 }
 
 impl Upstream {
-    /// Without any connection. Addresses, CA, proxy and limits are those of each request's configuration.
+    /// Without any connection. Call within the worker's runtime: it spawns the task that hears of credentials that are
+    /// cut. Addresses, CA, proxy and limits are those of each request's configuration.
     #[must_use]
     pub fn new(roots: Roots, vaults: Rc<Vaults>, metrics: Arc<Metrics>) -> Self {
-        Self { network: Network::new(roots), vaults, metrics }
+        let uses = Uses::watched(vaults.standing().cuts());
+        Self { network: Network::new(roots), vaults, uses, metrics }
     }
 }
 
@@ -82,6 +87,7 @@ struct Trip {
     snapshot: Arc<Snapshot>,
     connector: Rc<Connector>,
     supply: Rc<Supply>,
+    in_use: Rc<InUse>,
     host: &'static str,
 }
 
@@ -89,9 +95,11 @@ struct Trip {
 ///
 /// # Errors
 /// `upstream-unreachable`, `upstream-forbidden`, `upstream-tls`, `upstream-timeout`, `upstream-garbled`,
-/// `upstream-withheld`, `body-incomplete`, `scope-missing`, `credential-rejected`; for a further attempt also
+/// `upstream-withheld`, `body-incomplete`, `scope-missing`, `credential-rejected`, `credential-disabled`; for a further attempt also
 /// those of [`intend_again`] and [`vault::arm`].
 pub async fn forward(upstream: Rc<Upstream>, mut armed: Armed) -> Result<Response<Body>, Box<Refused>> {
+    // First, and with no wait since it was armed: whoever cuts the credential finds this use of it.
+    let in_use = upstream.uses.begin(&armed.recorded().credential().name);
     let vetted = &mut armed.recorded_mut().known_mut().vetted;
     let snapshot = Arc::clone(&vetted.passage.snapshot);
     upstream.metrics.own_time(clock::now().saturating_duration_since(vetted.passage.entry.started()));
@@ -104,7 +112,7 @@ pub async fn forward(upstream: Rc<Upstream>, mut armed: Armed) -> Result<Respons
         Ok(connector) => connector,
         Err(fault) => return refuse(armed.disarm().0, fault, None, &supply),
     };
-    let trip = Trip { upstream, snapshot, connector, supply, host };
+    let trip = Trip { upstream, snapshot, connector, supply, in_use, host };
 
     let mut renewed = false;
     loop {
@@ -128,18 +136,21 @@ impl Trip {
         let mut fresh = false;
         let mut unsent = None;
         loop {
-            let connection = self.upstream.network.connection(&self.connector, self.host, fresh).await;
-            let failed = match connection {
-                Ok(mut connection) => {
+            let connection = self.upstream.network.connection(&self.connector, self.host, fresh);
+            let failed = match self.in_use.or_cut(connection).await {
+                Some(Ok(mut connection)) => {
                     connection.carry(armed.token());
                     let request =
                         unsent.take().map_or_else(|| self.request(&armed), |request: Box<_>| *request);
-                    match exchange(connection, request, &self.supply, patience).await {
-                        Ok(answer) => return Ok((armed, answer)),
-                        Err(failed) => failed,
+                    let exchange = exchange(connection, request, &self.supply, patience);
+                    match self.in_use.or_cut(exchange).await {
+                        Some(Ok(answer)) => return Ok((armed, answer)),
+                        Some(Err(failed)) => failed,
+                        None => return self.refuse(armed.disarm().0, Fault::cut(), None),
                     }
                 }
-                Err(fault) => return self.refuse(armed.disarm().0, fault, None),
+                Some(Err(fault)) => return self.refuse(armed.disarm().0, fault, None),
+                None => return self.refuse(armed.disarm().0, Fault::cut(), None),
             };
             let again = failed.stale && !fresh;
             fresh = true;
@@ -171,6 +182,9 @@ impl Trip {
             Ok(recorded) => vault::arm(Rc::clone(&self.upstream.vaults), recorded).await,
             Err(refused) => Err(refused),
         };
+        if let Ok(armed) = &armed {
+            self.in_use.turn_to(&armed.recorded().credential().name);
+        }
         armed.map_err(|mut refused| {
             refused.rest = refused.rest.take().or_else(|| self.supply.rest());
             refused
@@ -208,6 +222,7 @@ impl Trip {
         let Vetted { passage, .. } = *vetted;
         let serves = |name: &str| Host::parse(name).is_some();
         location::mend(&mut passed, self.host, &passage.listen.public_url, serves);
+        self.in_use.answers(passage.lifeline);
         let mut entry = passage.entry;
         if let Ok(id) = HeaderValue::from_str(entry.id()) {
             passed.insert(REQUEST_ID, id);
@@ -217,7 +232,8 @@ impl Trip {
         record.status = Some(head.status.as_u16());
         record.activity = activity;
         record.acted_as = acted_as;
-        let lease = Lease { connection, pool: Rc::clone(&self.upstream.network.pool) };
+        let pool = Rc::clone(&self.upstream.network.pool);
+        let lease = Lease { connection, pool, in_use: Rc::clone(&self.in_use) };
         let idle = self.snapshot.config.limits.body_idle;
         let outcome = Outcome { entry, share };
         let body = Body::stream(incoming, lease, Rc::clone(&self.supply), idle, outcome);

@@ -23,6 +23,7 @@ use secrecy::SecretString;
 use crate::{
     audit::{Recorded, Spent},
     config::{self, Config, Credential, CredentialSource, Lifetime},
+    limits::Rationed,
     refusal::{Refusal, Refused},
 };
 
@@ -41,6 +42,7 @@ mod private;
 mod probe;
 pub mod sealed;
 mod slot;
+mod standing;
 pub mod token;
 pub(crate) mod trial;
 
@@ -49,6 +51,8 @@ pub use choice::Chosen;
 pub use health::{Health, State};
 pub(crate) use private::without_line_end;
 pub use token::{FingerprintKey, Scheme, Token};
+
+pub(crate) use standing::Standing;
 
 use cache::{Cache, Place, Withheld};
 
@@ -189,6 +193,7 @@ struct Opened {
 #[derive(Clone)]
 pub struct Vaults {
     cache: Arc<Cache>,
+    standing: Arc<Standing>,
     /// For the next configuration alone; no request comes here.
     opened: Arc<Mutex<Opened>>,
 }
@@ -211,7 +216,7 @@ impl Vaults {
         control: tokio::runtime::Handle,
     ) -> Result<Self, String> {
         let cache = Cache::new(control, Box::new(audit), FingerprintKey::random()?);
-        let vaults = Self { cache, opened: Arc::default() };
+        let vaults = Self { cache, standing: Arc::default(), opened: Arc::default() };
         vaults.reconfigure(config)?;
         Ok(vaults)
     }
@@ -292,7 +297,20 @@ impl Vaults {
     /// The health of every credential, in the order of their names.
     #[must_use]
     pub fn health(&self) -> Vec<Health> {
-        self.cache.health()
+        let mut health = self.cache.health();
+        let disabled = self.standing.all();
+        for one in &mut health {
+            if let Some(disabled) = disabled.get(&one.credential) {
+                one.state = State::Disabled;
+                one.since = disabled.since;
+            }
+        }
+        health
+    }
+
+    /// What operators have disabled.
+    pub(crate) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
     }
 
     /// Reads one credential's vault now, whatever failed a moment ago, and waits for the end of that: for twice the
@@ -357,17 +375,38 @@ impl Armed {
     }
 }
 
+/// Asks, before an intent is written, whether the credential may be used at present.
+///
+/// # Errors
+/// `credential-disabled`
+pub async fn consult(vaults: Rc<Vaults>, rationed: Rationed) -> Result<Rationed, Box<Refused>> {
+    let Some(disabled) = vaults.standing.disabled(&rationed.credential().name) else { return Ok(rationed) };
+    let (known, rule, chosen, _) = rationed.into_parts();
+    let mut vetted = *known.vetted;
+    let mut entry = vetted.passage.entry;
+    let facts = entry.facts_mut();
+    facts.rule = Some(rule);
+    facts.credential = Some(Arc::clone(&chosen.credential().name));
+    facts.detail = Some(disabled.to_string().into());
+    Err(Refused::new(Refusal::CredentialDisabled, vetted.wire, vetted.outgoing.body.take(), entry))
+}
+
 /// Takes the secret from the cache, or waits for the vault (single-flight, on the control thread).
 ///
 /// # Errors
-/// `vault-unavailable`, `credential-missing`, `credential-rejected`, `credential-elsewhere`
+/// `vault-unavailable`, `credential-missing`, `credential-rejected`, `credential-elsewhere`, `credential-disabled`
 pub async fn arm(vaults: Rc<Vaults>, mut recorded: Recorded) -> Result<Armed, Box<Refused>> {
     let credential = Arc::clone(recorded.credential());
     // Policy has asked this already; a secret that goes astray can't be called back.
     if !may_go_to(&credential, recorded.known().vetted.outgoing.target.organization()) {
         return Err(refuse(recorded, Refusal::CredentialElsewhere, None));
     }
-    match vaults.cache.take(&credential).await {
+    let taken = vaults.cache.take(&credential).await;
+    // After the wait, and with no other before the secret is used.
+    if let Some(disabled) = vaults.standing.disabled(&credential.name) {
+        return Err(refuse(recorded, Refusal::CredentialDisabled, Some(&disabled.to_string())));
+    }
+    match taken {
         Ok(held) => {
             let facts = recorded.known_mut().vetted.passage.entry.facts_mut();
             facts.credential_version = Some(Arc::clone(&held.version));
@@ -457,7 +496,7 @@ mod tests {
         rustix::fs::chmod(&secret, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
         let key = FingerprintKey::new(&[1; 32]);
         let cache = Cache::new(tokio::runtime::Handle::current(), Box::new(NoRecord), key);
-        let vaults = Vaults { cache, opened: Arc::default() };
+        let vaults = Vaults { cache, standing: Arc::default(), opened: Arc::default() };
         let outbound = Outbound::default();
 
         let lifetime = Lifetime::default();

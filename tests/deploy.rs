@@ -89,6 +89,8 @@ mod systemd {
         assert!(path.starts_with("/etc/patgate/"));
         assert!(SERVICE.contains(&format!("#   key-credential = \"{name}\"")));
         assert_eq!(values(SERVICE, "Service", "StateDirectory"), ["patgate"]);
+        assert_eq!(values(SERVICE, "Service", "RuntimeDirectory"), ["patgate"]);
+        assert!(SERVICE.contains("#   socket = \"/run/patgate/"));
         assert!(SERVICE.contains("#   folder = \"/var/lib/patgate/"));
     }
 

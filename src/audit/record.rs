@@ -211,6 +211,20 @@ pub(crate) fn event(out: &mut Vec<u8>, event: &Event, boot: &str, time: &mut Tim
             record.name("credential", Some(credential)).name("credential-version", Some(version));
             record.text("detail", &format!("until {until:.0}"), 64);
         }
+        Event::Operation { operator, uid, operation, credential, reason, cut, outcome, detail } => {
+            record.name("operator", Some(operator));
+            if let Some(uid) = uid {
+                record.number("uid", u64::from(*uid));
+            }
+            record.name("operation", Some(operation)).name("credential", credential.as_deref());
+            record.name("cut", cut.then_some("yes")).name("outcome", Some(outcome));
+            if let Some(reason) = reason {
+                record.text("reason", reason, 2048);
+            }
+            if let Some(detail) = detail {
+                record.text("detail", detail, 1024);
+            }
+        }
     }
     record.finish();
 }
@@ -360,6 +374,16 @@ mod tests {
                 version: "1".into(),
                 until: jiff::Timestamp::UNIX_EPOCH,
             },
+            Event::Operation {
+                operator: "root".into(),
+                uid: Some(0),
+                operation: "disable",
+                credential: Some("c".into()),
+                reason: Some("it leaked".into()),
+                cut: true,
+                outcome: "asked",
+                detail: None,
+            },
         ];
         let kinds = [
             "start",
@@ -369,6 +393,7 @@ mod tests {
             "vault-read",
             "credential-rejected",
             "credential-previous",
+            "operation",
         ];
         for (given, kind) in events.iter().zip(kinds) {
             let mut out = Vec::new();

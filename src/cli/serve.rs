@@ -14,7 +14,8 @@ use crate::{app, telemetry};
   patgate serve --config /etc/patgate/patgate.toml
   PATGATE_LOG=warn patgate serve --config patgate.toml --log json
 
-Signals: SIGHUP reads the configuration again (it is also noticed by itself). SIGTERM or SIGINT
+Signals: SIGHUP reads the configuration again (it is also noticed by itself). SIGUSR1 reads all
+credentials from their vaults. SIGTERM or SIGINT
 stops: new connections are taken for `drain-delay` more, then requests under way have `drain` to
 end. Each further signal ends the wait that is under way.")]
 pub struct Arguments {

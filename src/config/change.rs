@@ -20,10 +20,17 @@ pub fn unreloadable(old: &Config, new: &Config) -> Vec<String> {
     for (old, new) in old.listeners.iter().zip(&new.listeners) {
         listen(old, new, &mut differs);
     }
-    differs(
-        "admin.address",
-        old.admin.as_ref().map(|admin| admin.address) != new.admin.as_ref().map(|admin| admin.address),
-    );
+    let address = |config: &Config| config.admin.as_ref().and_then(|admin| admin.address);
+    differs("admin.address", address(old) != address(new));
+    let socket = |config: &Config| config.admin.as_ref().and_then(|admin| admin.socket.clone());
+    match (socket(old), socket(new)) {
+        (Some(old), Some(new)) => {
+            differs("admin.socket", old.path != new.path);
+            differs("admin.admins", old.admins != new.admins);
+        }
+        (old, new) => differs("admin.socket", old != new),
+    }
+    differs("state.folder", old.state != new.state);
     audit(&old.audit, &new.audit, &mut differs);
     differs("upstream.addresses", old.upstream.addresses != new.upstream.addresses);
     differs(

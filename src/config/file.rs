@@ -11,8 +11,8 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::{
-    Client, Config, Problems, Rule, RuleClients, RuleVerdict, clients, disk::Base, expects, include, network,
-    notes::Notes, parse::Fields, rules, sections, text::Text, vaults,
+    Client, Config, Problems, Rule, RuleClients, RuleVerdict, admin, clients, disk::Base, expects, include,
+    network, notes::Notes, parse::Fields, rules, sections, text::Text, vaults,
 };
 
 /// Reads a configuration with all its includes.
@@ -74,7 +74,8 @@ fn whole(
         .and_then(|item| network::public_url(&item));
     let workers = root.optional("workers").and_then(|item| item.count(1..=1_024));
     let listeners = network::listeners(root, public_url.as_ref(), base);
-    let admin = network::admin(root, &listeners);
+    let admin = admin::admin(root, &listeners, base);
+    let state = admin::state(root, base);
     let audit = sections::audit(root, base);
     let limits = sections::limits(root);
     let upstream = network::upstream(root, base);
@@ -96,6 +97,7 @@ fn whole(
             .unwrap_or(NonZeroUsize::MIN),
         listeners,
         admin,
+        state,
         audit: audit?,
         limits,
         upstream,

@@ -283,6 +283,8 @@ fn only_what_a_reload_can_change_is_not_named() {
         ("address = \"127.0.0.1:8080\"", "address = \"127.0.0.1:8081\"", Some("listen.address")),
         ("[audit]", "[[listen]]\naddress = \"[::1]:8080\"\n[audit]", Some("listen")),
         ("[audit]", "[admin]\naddress = \"127.0.0.1:9443\"\n[audit]", Some("admin.address")),
+        ("[audit]", "[admin]\nsocket = \"admin.sock\"\n[audit]", Some("admin.socket")),
+        ("[audit]", "[state]\nfolder = \"state\"\n[audit]", Some("state.folder")),
         ("[audit]", "[audit]\ndurability = \"os\"", Some("audit.durability")),
         ("include ", "workers = 1000\ninclude ", Some("workers")),
         ("[audit]", "[outbound]\nproxy = \"http://p:1\"\n[audit]", Some("outbound.proxy")),
@@ -295,6 +297,23 @@ fn only_what_a_reload_can_change_is_not_named() {
     ] {
         let new = desk.read(&small(from, to)).unwrap();
         assert_eq!(unreloadable(&old, &new), expected.into_iter().collect::<Vec<_>>(), "{to}");
+    }
+}
+
+#[test]
+fn the_socket_is_for_root_and_the_own_user_unless_others_are_named() {
+    let desk = Desk::new();
+    let own = rustix::process::geteuid().as_raw();
+    let mut usual = vec![0, own];
+    usual.dedup();
+    for (admins, expected) in
+        [("", usual), ("admins = [\"root\"]", vec![0]), ("admins = [4001, \"root\"]", vec![4001, 0])]
+    {
+        let admin = format!("[admin]\nsocket = \"run/admin.sock\"\n{admins}\n[audit]");
+        let socket = desk.read(&small("[audit]", &admin)).unwrap().admin.unwrap().socket.unwrap();
+        assert_eq!(socket.admins, expected, "{admins}");
+        assert_eq!(socket.is_shared(), expected.contains(&4001), "{admins}");
+        assert_eq!(socket.path, desk.path("run/admin.sock"));
     }
 }
 

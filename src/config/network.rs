@@ -1,11 +1,11 @@
-//! `[[listen]]`, `[admin]`, `[upstream]`, `[outbound]` and URLs: who is answered where, and what is reached how.
+//! `[[listen]]`, `[upstream]`, `[outbound]` and URLs: who is answered where, and what is reached how.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use http::uri::{Authority, Scheme, Uri};
 
 use super::{
-    Admin, Listen, Outbound, PublicUrl, Upstream,
+    Listen, Outbound, PublicUrl, Upstream,
     disk::Base,
     parse::{Fields, Item},
     suggest,
@@ -79,22 +79,6 @@ fn listener(
         ));
     }
     Some(Listen { address, tls, names, public_url: public_url?, http2 })
-}
-
-/// `[admin]`.
-pub(super) fn admin(root: &Fields<'_>, listeners: &[Arc<Listen>]) -> Option<Admin> {
-    let fields = root.optional("admin")?.table("write [admin] above its keys")?;
-    let item = fields.required("address", "write address = \"127.0.0.1:9443\"");
-    fields.finish();
-    let item = item?;
-    let address = socket_address(&item)?;
-    if !units::is_loopback(address.ip()) {
-        item.problem(format!("{address} is not on loopback; write 127.0.0.1:{}", address.port()));
-    }
-    if address.port() != 0 && listeners.iter().any(|listen| listen.address == address) {
-        item.problem(format!("{address} is also an address of [[listen]]; use another port"));
-    }
-    Some(Admin { address })
 }
 
 /// `[upstream]`.
@@ -229,7 +213,8 @@ fn hosts(item: &Item<'_>) -> Vec<Arc<str>> {
     hosts
 }
 
-fn socket_address(item: &Item<'_>) -> Option<SocketAddr> {
+/// An IP address and a port.
+pub(super) fn socket_address(item: &Item<'_>) -> Option<SocketAddr> {
     let text = item.string()?;
     item.check(text.parse().map_err(|_| {
         let right = "write an IP address and a port, such as 127.0.0.1:8443 or [::1]:8443";

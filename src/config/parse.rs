@@ -59,6 +59,10 @@ impl<'a> Item<'a> {
         self.value.is_table()
     }
 
+    pub(super) fn is_integer(&self) -> bool {
+        self.value.is_integer()
+    }
+
     fn mistyped<T>(&self, right: &str) -> Option<T> {
         let found = match self.value.type_str() {
             "array" => "an array",

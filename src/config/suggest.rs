@@ -2,7 +2,6 @@
 
 /// Keys that other versions know or that a reader may expect, and what to do without them.
 const ABSENT: &[(&str, &str, &str)] = &[
-    ("", "state", "is not in this version: nothing is changed at run time; leave it out"),
     ("listen", "client-ca", "is not in this version: clients are known by `addresses`; leave it out"),
     (
         "listen",
@@ -14,8 +13,6 @@ const ABSENT: &[(&str, &str, &str)] = &[
         "forwarded-from",
         "is not in this version: the address of the connection counts; leave it out",
     ),
-    ("admin", "socket", "is not in this version: a configuration is changed in its file; leave it out"),
-    ("admin", "admins", "is not in this version: a configuration is changed in its file; leave it out"),
     ("admin", "certificate", "is not in this version: the admin address is on loopback; leave it out"),
     ("admin", "key", "is not in this version: the admin address is on loopback; leave it out"),
     ("audit", "retention", "is not in this version: closed segments stay until you move them; leave it out"),

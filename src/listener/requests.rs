@@ -49,6 +49,7 @@ where
             listen,
             snapshot,
             share: None,
+            lifeline: self.phase.lifeline(),
         };
         let (head, body) = request.into_parts();
         let answered = house.pipeline.clone().call(Arrived { head, body, passage });

@@ -34,6 +34,21 @@ pub(crate) enum Doing {
     Busy,
 }
 
+/// A client's connection, for whoever has to end it in the middle of an answer that the client does not take.
+#[derive(Clone, Debug, Default)]
+pub struct Lifeline(Rc<Cell<bool>>);
+
+impl Lifeline {
+    /// The connection ends when its task is woken next.
+    pub(crate) fn cut(&self) {
+        self.0.set(true);
+    }
+
+    fn held<T>(&self, pending: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if self.0.get() { Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())) } else { pending }
+    }
+}
+
 /// What a connection is doing, since when; shared by its transport and its requests.
 #[derive(Debug)]
 pub(crate) struct Phase {
@@ -45,6 +60,7 @@ pub(crate) struct Phase {
     turns: Cell<u64>,
     fresh: Cell<bool>,
     multiplexed: bool,
+    lifeline: Lifeline,
     keep_alive: Duration,
     head: Duration,
     write: Duration,
@@ -60,6 +76,7 @@ impl Phase {
             turns: Cell::new(0),
             fresh: Cell::new(true),
             multiplexed,
+            lifeline: Lifeline::default(),
             keep_alive: limits.keep_alive,
             head: limits.head,
             write: limits.write_idle,
@@ -79,6 +96,11 @@ impl Phase {
     /// Whether several requests share the connection at once (HTTP/2).
     pub(crate) fn is_multiplexed(&self) -> bool {
         self.multiplexed
+    }
+
+    /// The connection, for the request that has it alone; over HTTP/2 a line to nothing.
+    pub(crate) fn lifeline(&self) -> Lifeline {
+        if self.multiplexed { Lifeline::default() } else { self.lifeline.clone() }
     }
 
     /// A request begins; it ends when the turn is dropped.
@@ -196,7 +218,7 @@ impl<T> Timed<T> {
         let since = *self.stalled.get_or_insert_with(clock::now);
         match self.writing.poll(since + self.phase.write, cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => self.phase.lifeline.held(Poll::Pending),
         }
     }
 }

@@ -30,6 +30,9 @@ pub enum BodyError {
     /// Nothing came for `[limits] body-idle`.
     #[error("the answer of Azure DevOps fell silent")]
     Silent,
+    /// An operator took the credential away.
+    #[error("the answer was cut by an operator")]
+    Cut,
 }
 
 /// The body of every answer: patgate's own words, or a stream from Azure DevOps.

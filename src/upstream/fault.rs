@@ -31,6 +31,11 @@ impl Fault {
         Self::new(Refusal::UpstreamWithheld, "the head of the answer holds the credential itself")
     }
 
+    /// An operator took the credential away while the request used it.
+    pub(crate) fn cut() -> Self {
+        Self::new(Refusal::CredentialDisabled, "cut by an operator, before an answer began")
+    }
+
     /// A probe of the credential that neither clears nor condemns it.
     pub(crate) fn probe(status: StatusCode, what: &str) -> Self {
         let detail = format!("the probe of the credential was answered with {status}: {what}");

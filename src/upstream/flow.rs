@@ -19,13 +19,15 @@ use super::{
     idle::Idle,
     pool::{Connection, Pool},
     supply::Supply,
+    uses::InUse,
 };
 use crate::audit::Ending;
 
-/// A connection in use, and where it goes afterwards.
+/// A connection in use, by what, and where it goes afterwards.
 pub(super) struct Lease {
     pub(super) connection: Connection,
     pub(super) pool: Rc<Pool>,
+    pub(super) in_use: Rc<InUse>,
 }
 
 /// Told once how a request ended; dropped where nobody waited for the end.
@@ -37,7 +39,9 @@ pub(super) trait Account {
 /// A body under way.
 pub(super) struct Flow<A: Account> {
     incoming: Incoming,
-    lease: Option<Lease>,
+    pool: Rc<Pool>,
+    /// Holds the connection until the end.
+    in_use: Rc<InUse>,
     supply: Rc<Supply>,
     idle: Idle,
     bytes: u64,
@@ -57,8 +61,10 @@ impl<A: Account> Flow<A> {
         account: A,
     ) -> Self {
         let idle = Idle::new(idle);
-        let mut flow =
-            Self { incoming, lease: Some(lease), supply, idle, bytes: 0, asked: 0, account: Some(account) };
+        let Lease { connection, pool, in_use } = lease;
+        in_use.hold(connection);
+        let account = Some(account);
+        let mut flow = Self { incoming, pool, in_use, supply, idle, bytes: 0, asked: 0, account };
         flow.finish_at_end();
         flow
     }
@@ -78,6 +84,9 @@ impl<A: Account> Flow<A> {
         loop {
             if self.is_finished() {
                 return Poll::Ready(None);
+            }
+            if self.in_use.poll_cut(cx).is_ready() {
+                return Poll::Ready(Some(Err(self.fail(BodyError::Cut))));
             }
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
@@ -121,23 +130,28 @@ impl<A: Account> Flow<A> {
 
     /// The end, clean. The connection is good for another request only if this one was sent whole.
     fn finish(&mut self) {
-        if let Some(lease) = self.lease.take()
+        if let Some(connection) = self.in_use.release()
             && self.supply.is_whole()
         {
-            lease.pool.give_back(lease.connection);
+            self.pool.give_back(connection);
         }
         self.close(Some(Ending::Complete));
     }
 
     /// An end that is none. Where the request's own body broke off first, that is why.
     fn fail(&mut self, error: BodyError) -> BodyError {
-        self.lease = None;
+        drop(self.in_use.release());
         let client = self.supply.short().is_some();
         self.close(Some(if client { Ending::ClientGone } else { Ending::UpstreamGone }));
         error
     }
 
     fn close(&mut self, ending: Option<Ending>) {
+        let ending = if self.in_use.is_cut() {
+            ending.filter(Ending::is_complete).or(Some(Ending::Cut))
+        } else {
+            ending
+        };
         if let Some(account) = self.account.take() {
             account.close(self.supply.bytes(), self.bytes, ending);
         }
@@ -146,6 +160,7 @@ impl<A: Account> Flow<A> {
 
 impl<A: Account> Drop for Flow<A> {
     fn drop(&mut self) {
+        drop(self.in_use.release());
         self.close(None);
     }
 }
@@ -271,6 +286,48 @@ mod tests {
             assert_eq!(pool.len(), 0);
             let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await;
             assert!(read.is_err(), "the connection was not cut");
+        });
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_is_an_error_at_once_and_so_is_one_that_nobody_reads() {
+        rig::run(async {
+            for read in [true, false] {
+                let rig = Rig::new().await;
+                let (network, connector) = rig.network();
+                let (sender, cuts) = tokio::sync::watch::channel(std::collections::BTreeMap::new());
+                let in_use = crate::upstream::uses::Uses::watched(cuts).begin(&"web".into());
+                let host = async {
+                    let mut stream = rig.accept().await.unwrap();
+                    rig::answer(&mut stream, &format!("{CHUNKED}4\r\nhalf\r\n")).await;
+                    stream
+                };
+                let told = Told::default();
+                let client = async {
+                    let connection = network.connection(&connector, HOST, false).await.ok().unwrap();
+                    let (request, supply) = rig::get();
+                    let answer = exchange(connection, request, &supply, PATIENCE).await.ok().unwrap();
+                    rig::flow_of(&network, &supply, answer, &told, in_use)
+                };
+                let (mut flow, mut stream) = tokio::join!(client, host);
+                let cut = async {
+                    tokio::task::yield_now().await;
+                    sender.send_modify(|cuts| {
+                        cuts.insert("web".into(), 1);
+                    });
+                };
+                if read {
+                    let (drained, ()) = tokio::join!(rig::drain(&mut flow), cut);
+                    assert_eq!(drained, Err(BodyError::Cut));
+                } else {
+                    cut.await;
+                }
+                let ended = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await;
+                assert!(ended.is_err(), "the connection to the host was not cut");
+                drop(flow);
+                let [Last(0, _, Some(Ending::Cut))] = told.all()[..] else { panic!("{:?}", told.all()) };
+                assert_eq!(network.pool.len(), 0);
+            }
         });
     }
 

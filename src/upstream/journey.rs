@@ -113,6 +113,7 @@ ca = "ca.pem"
                 listen: Arc::clone(&snapshot.config.listeners[0]),
                 snapshot: Arc::clone(&snapshot),
                 share: None,
+                lifeline: crate::listener::Lifeline::default(),
             };
             let answer = pipeline.clone().call(Arrived { head, body, passage });
             async move { Ok::<_, Infallible>(answer.await.unwrap()) }
@@ -454,5 +455,85 @@ fn a_vanished_client_is_on_record_and_azure_devops_is_cut_off() {
         let records = house.records();
         assert!(records.last().unwrap().to_string().contains("client-gone"), "{records:?}");
         assert_eq!(records.last().unwrap()["bytes-out"], 4, "{records:?}");
+    });
+}
+
+fn disable(house: &House, cut: bool) {
+    let since = jiff::Timestamp::UNIX_EPOCH;
+    let disabled = crate::state::Disabled { since, by: "root".into(), reason: "it leaked".into(), cut };
+    house.parts.vaults.standing().set(&[("web".into(), disabled)].into());
+}
+
+#[test]
+fn a_disabled_credential_is_refused_before_an_intent_is_written() {
+    rig::run(async {
+        let house = House::new().await;
+        disable(&house, false);
+        let answer = house.ask(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 424 ") && answer.contains("credential-disabled"), "{answer}");
+        assert!(!answer.contains("it leaked"), "{answer}");
+        let records = house.records();
+        assert_eq!(kinds(&records), ["refusal"], "{records:?}");
+        assert_eq!((&records[0]["credential"], &records[0]["rule"]), (&"web".into(), &"all".into()));
+        assert!(records[0]["detail"].as_str().unwrap().contains("it leaked"), "{records:?}");
+    });
+}
+
+#[test]
+fn a_request_that_is_cut_before_its_answer_is_told_so_and_its_connection_closed() {
+    rig::run(async {
+        let post = "POST /contoso/web/_apis/x HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nconnection: close\r\n\
+                    content-length: 4\r\n\r\nbody";
+        for (request, end) in [(GET, "\r\n\r\n"), (post, "\r\n\r\nbody")] {
+            let house = House::new().await;
+            let host = async {
+                let mut stream = house.rig.accept().await.unwrap();
+                rig::read_until(&mut stream, end).await;
+                disable(&house, true);
+                stream.read_to_end(&mut Vec::new()).await.is_err()
+            };
+            let (answer, cut) = tokio::join!(house.ask(request), host);
+            assert!(cut, "the connection to the host was not cut");
+            assert!(
+                answer.starts_with("HTTP/1.1 424 ") && answer.contains("credential-disabled"),
+                "{answer}"
+            );
+            let records = house.records();
+            assert_eq!(kinds(&records), ["intent", "outcome"], "{records:?}");
+            assert_eq!(records[1]["refusal"], "credential-disabled", "{records:?}");
+        }
+    });
+}
+
+#[test]
+fn without_a_cut_what_is_under_way_goes_on() {
+    rig::run(async {
+        let house = House::new().await;
+        let host = async {
+            let mut stream = house.rig.accept().await.unwrap();
+            rig::read_until(&mut stream, "\r\n\r\n").await;
+            disable(&house, false);
+            stream.write_all(OK.as_bytes()).await.unwrap();
+            stream
+        };
+        let (answer, _stream) = tokio::join!(house.ask(GET), host);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    });
+}
+
+#[test]
+fn a_credential_that_is_disabled_meanwhile_is_not_taken_for_another_attempt() {
+    rig::run(async {
+        let house = House::new().await;
+        let host = async {
+            let mut stream = house.rig.accept().await.unwrap();
+            rig::read_until(&mut stream, "\r\n\r\n").await;
+            store(house.folder.path(), NEW);
+            disable(&house, false);
+            stream.write_all(EXPIRED.as_bytes()).await.unwrap();
+            stream
+        };
+        let (answer, _stream) = tokio::join!(house.ask(GET), host);
+        assert!(answer.starts_with("HTTP/1.1 424 ") && answer.contains("credential-disabled"), "{answer}");
     });
 }

@@ -139,8 +139,9 @@ impl Trip {
     /// Asks Azure DevOps whom it takes the credential for, on a connection of its own.
     async fn probe(&self, spent: Spent, question: PathAndQuery) -> Result<(Spent, bool), Box<Refused>> {
         let armed = self.arm_again(spent, "probe", Some(question.path())).await?;
-        let asked = timeout(DEADLINE, self.ask(&armed, question)).await;
+        let asked = self.in_use.or_cut(timeout(DEADLINE, self.ask(&armed, question))).await;
         let (spent, _) = armed.disarm();
+        let Some(asked) = asked else { return self.refuse(spent, Fault::cut(), None) };
         match asked {
             Ok(Ok(alive)) => Ok((spent, alive)),
             Ok(Err(fault)) => self.refuse(spent, fault, None),

@@ -24,6 +24,7 @@ use super::{
     flow::{Account, Flow, Lease},
     network::Network,
     supply::{Supply, Up},
+    uses::{InUse, Uses},
 };
 use crate::{audit::Ending, config};
 
@@ -164,8 +165,19 @@ impl Told {
 
 /// The body of an answer, on its way down.
 pub(super) fn flow(network: &Network, supply: &Rc<Supply>, answer: Answer, told: &Told) -> Flow<Told> {
+    flow_of(network, supply, answer, told, Rc::<Uses>::default().begin(&"web".into()))
+}
+
+/// As [`flow`], with the use of a credential that can be cut.
+pub(super) fn flow_of(
+    network: &Network,
+    supply: &Rc<Supply>,
+    answer: Answer,
+    told: &Told,
+    in_use: Rc<InUse>,
+) -> Flow<Told> {
     let Answer { response, connection } = answer;
-    let lease = Lease { connection, pool: Rc::clone(&network.pool) };
+    let lease = Lease { connection, pool: Rc::clone(&network.pool), in_use };
     Flow::new(response.into_body(), lease, Rc::clone(supply), Duration::from_secs(120), told.clone())
 }
 

@@ -84,11 +84,11 @@ impl Vaults {
 
     fn best(&self, chosen: &Chosen) -> Option<usize> {
         let now = clock::now();
-        let usable = chosen
-            .credentials
-            .iter()
-            .enumerate()
-            .filter(|(at, credential)| !chosen.tried.contains(at) && self.cache.is_usable(credential));
+        let usable = chosen.credentials.iter().enumerate().filter(|(at, credential)| {
+            !chosen.tried.contains(at)
+                && self.cache.is_usable(credential)
+                && self.standing.disabled(&credential.name).is_none()
+        });
         match chosen.credentials.order {
             Order::AsWritten => usable.map(|(at, _)| at).next(),
             Order::RateBudget => {

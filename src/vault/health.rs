@@ -26,11 +26,13 @@ pub enum State {
     Missing,
     /// Not read yet.
     Unused,
+    /// An operator took it out of use.
+    Disabled,
 }
 
 impl State {
     /// Every state there is.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Valid,
         Self::Expiring,
         Self::Expired,
@@ -39,6 +41,7 @@ impl State {
         Self::Unreachable,
         Self::Missing,
         Self::Unused,
+        Self::Disabled,
     ];
 
     /// Its word.
@@ -53,6 +56,7 @@ impl State {
             Self::Unreachable => "unreachable",
             Self::Missing => "missing",
             Self::Unused => "unused",
+            Self::Disabled => "disabled",
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// patgate as a supervisor starts it, with a listening socket of the supervisor's.
-fn activated(proxy: &TestProxy, listener: &TcpListener) -> Child {
+pub fn activated(proxy: &TestProxy, listener: &TcpListener) -> Child {
     let log = fs::OpenOptions::new().append(true).open(proxy.path("patgate.log")).unwrap();
     let mut shell = Command::new("sh");
     shell
@@ -37,7 +37,7 @@ fn activated(proxy: &TestProxy, listener: &TcpListener) -> Child {
     child
 }
 
-fn terminate(child: &Child) {
+pub fn terminate(child: &Child) {
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
 }
 

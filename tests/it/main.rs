@@ -23,6 +23,7 @@ mod attacks;
 mod audit;
 mod choice;
 mod crash;
+mod credential;
 mod credentials;
 mod failure;
 mod git;

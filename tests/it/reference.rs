@@ -38,6 +38,7 @@ fn place(section: &str) -> &str {
         "Top level" => "",
         "[[listen]]" => "listen",
         "[admin]" => "admin",
+        "[state]" => "state",
         "[audit]" => "audit",
         "[limits]" => "limits",
         "[upstream]" => "upstream",
@@ -59,6 +60,7 @@ fn configuration(section: &str, more: &str) -> String {
         ("", "public-url = \"http://127.0.0.1:8080\""),
         ("[[listen]]", "address = \"127.0.0.1:8080\""),
         ("[admin]", "address = \"127.0.0.1:9443\""),
+        ("[state]", "folder = \"state\""),
         ("[audit]", "folder = \"audit\""),
         ("[limits]", ""),
         ("[upstream]", ""),
@@ -124,7 +126,7 @@ fn every_key_that_the_parser_knows_is_documented_and_no_other() {
         assert_eq!(documented, known, "[{section}]");
         sections += 1;
     }
-    assert_eq!(sections, 14, "{found:?}");
+    assert_eq!(sections, 15, "{found:?}");
 }
 
 #[test]

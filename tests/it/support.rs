@@ -35,6 +35,7 @@ pub struct Setup {
     limits: String,
     drain_delay: &'static str,
     audit: Option<PathBuf>,
+    admin: String,
 }
 
 /// patgate and the sample organisation, running.
@@ -74,6 +75,7 @@ pub fn setup() -> Setup {
         limits: String::new(),
         drain_delay: "0s",
         audit: None,
+        admin: String::new(),
     }
 }
 
@@ -107,6 +109,12 @@ impl Setup {
 
     pub fn audit(mut self, folder: &Path) -> Self {
         self.audit = Some(folder.into());
+        self
+    }
+
+    /// More keys of `[admin]`.
+    pub fn admin(mut self, toml: &str) -> Self {
+        self.admin.push_str(toml);
         self
     }
 
@@ -154,7 +162,7 @@ impl Setup {
         admin: SocketAddr,
         audit: &Path,
     ) -> String {
-        let Self { rules, extra, durability, limits, drain_delay, .. } = self;
+        let Self { rules, extra, durability, limits, drain_delay, admin: operators, .. } = self;
         let (scheme, certificate) = if self.tls {
             ("https", "certificate = \"server.pem\"\nkey = \"server.key\"\nhttp2 = true\n")
         } else {
@@ -170,6 +178,7 @@ address = "{address}"
 {certificate}
 [admin]
 address = "{admin}"
+{operators}
 
 [audit]
 folder = "{audit}"

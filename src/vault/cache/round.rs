@@ -75,7 +75,9 @@ fn tell(health: &Health, state: State) {
     let detail = detail.as_deref().unwrap_or("no more is known");
     match state {
         State::Valid => tracing::info!(%credential, "the credential {credential} is valid"),
-        State::Unused => tracing::info!(%credential, "the credential {credential} is not in use"),
+        State::Unused | State::Disabled => {
+            tracing::info!(%credential, "the credential {credential} is not in use")
+        }
         // The day's notice says it.
         State::Expiring | State::Expired => {}
         State::Rejected => tracing::warn!(

@@ -1,0 +1,536 @@
+//! Operators: credentials that are disabled, enabled and read again, through the admin socket.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use patgate::sample::Behaviour;
+use serde_json::Value;
+
+use crate::{
+    handover::{activated, terminate},
+    load::Kept,
+    support::{PAT, Setup, TestProxy, USUAL_RULES, patgate, secrets, setup, text, write_private},
+};
+
+const PROJECTS: &str = "/contoso/_apis/projects";
+const OTHER: &str = "OTHEROTHEROTHEROTHEROTHEROTHEROTHEROTHEROTHEROTHEROTJQQJ99BKACAAAAAAAAAAAAASAZDOtest";
+
+fn operated() -> Setup {
+    setup().admin("socket = \"admin.sock\"\n").with("[state]\nfolder = \"state\"\n")
+}
+
+fn credential(proxy: &TestProxy, arguments: &[&str]) -> Output {
+    patgate().arg("credential").args(arguments).arg("--config").arg(proxy.config()).output().unwrap()
+}
+
+/// As [`credential`], and it must succeed.
+fn done(proxy: &TestProxy, arguments: &[&str]) -> String {
+    let output = credential(proxy, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}\n{}", text(&output), proxy.log());
+    text(&output)
+}
+
+fn listed(proxy: &TestProxy) -> Value {
+    serde_json::from_str(&done(proxy, &["list", "--json"])).unwrap()
+}
+
+fn code(proxy: &TestProxy) -> (u16, String) {
+    let (status, body) = proxy.get(PROJECTS, &[]);
+    let body: Value = serde_json::from_str(&body).unwrap_or_default();
+    (status, body["patgate"]["code"].as_str().unwrap_or_default().to_owned())
+}
+
+fn refused() -> (u16, String) {
+    (424, "credential-disabled".to_owned())
+}
+
+fn is_of(path: &'static str, kind: &'static str) -> impl Fn(&Value) -> bool {
+    move |record| record["kind"] == kind && record["path"].as_str().is_some_and(|found| found.ends_with(path))
+}
+
+/// curl that goes on beside the test.
+fn beside(proxy: &TestProxy, path: &str, arguments: &[&str]) -> Child {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--noproxy", "*", "--max-time", "60", "-w", "\n%{http_code}"]).args(arguments);
+    curl.arg(proxy.url(path)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn ended(child: Child, within: Duration) -> (Output, Duration) {
+    let begun = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(begun.elapsed() < within, "{:?}: {}", begun.elapsed(), text(&output));
+    (output, begun.elapsed())
+}
+
+#[test]
+fn a_disabled_credential_is_refused_on_every_worker_until_it_is_enabled_and_over_a_restart() {
+    let mut proxy = operated().start();
+    let mut kept: Vec<_> = (0..16).map(|_| Kept::connect(proxy.address).unwrap()).collect();
+    assert!(kept.iter_mut().all(|one| one.get(PROJECTS) == Ok(200)));
+    let before = proxy.organization().requests();
+    let said = done(&proxy, &["disable", "contoso", "--reason", "it stands in a build log"]);
+    assert_eq!(said, "contoso is disabled from the next request on\n");
+    for one in &mut kept {
+        assert_eq!(one.get(PROJECTS), Ok(424));
+    }
+    assert_eq!(code(&proxy), refused());
+    assert_eq!(proxy.organization().requests(), before, "something went up");
+    let folder = proxy.path("work");
+    fs::create_dir(&folder).unwrap();
+    let clone = proxy.git(&folder, &["clone", "-q", &proxy.url("/contoso/web/_git/web"), "web"]);
+    assert!(!clone.status.success());
+    assert!(
+        text(&clone).contains("patgate: the credential for this request is disabled"),
+        "{}",
+        text(&clone)
+    );
+
+    let record = proxy.record("the operation", |record| record["kind"] == "operation");
+    assert_eq!(record["operation"], "disable");
+    assert_eq!(record["credential"], "contoso");
+    assert_eq!(record["reason"], "it stands in a build log");
+    assert_eq!(record["uid"], rustix::process::geteuid().as_raw());
+    assert!(record["operator"].is_string() && record["outcome"] == "asked", "{record}");
+    // A flood of them is gathered, but not the first.
+    let refusal = proxy.record("the refusal", |record| {
+        record["refusal"] == "credential-disabled" && record["credential"] == "contoso"
+    });
+    assert_eq!(refusal["kind"], "refusal");
+    assert!(refusal["detail"].as_str().unwrap().ends_with(": it stands in a build log"), "{refusal}");
+
+    let list = listed(&proxy);
+    assert_eq!(list["kept"], true);
+    assert_eq!(list["state-version"], 1);
+    assert_eq!(list["credentials"][0]["state"], "disabled");
+    assert_eq!(list["credentials"][0]["disabled"]["reason"], "it stands in a build log");
+    let table = done(&proxy, &["list"]);
+    assert!(
+        table.contains("contoso     disabled") && table.contains(": it stands in a build log"),
+        "{table}"
+    );
+    let admin = |path: &str| {
+        let url = format!("http://{}{path}", proxy.admin);
+        text(&Command::new("curl").args(["-sS", "--noproxy", "*", &url]).output().unwrap())
+    };
+    assert!(
+        admin("/readyz").contains(r#"{"credential":"contoso","state":"disabled"}"#),
+        "{}",
+        admin("/readyz")
+    );
+    let metrics = admin("/metrics");
+    for line in [
+        "patgate_credential_health{credential=\"contoso\",state=\"disabled\"} 1",
+        "patgate_credential_health{credential=\"contoso\",state=\"valid\"} 0",
+        "patgate_state_version 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+
+    // Another configuration is no reason to forget, and neither is another process.
+    let config = fs::read_to_string(proxy.config()).unwrap();
+    fs::write(proxy.config(), config.replace("name       = \"git\"", "name = \"other\"")).unwrap();
+    proxy.signal("-HUP");
+    proxy.record("the reload", |record| record["kind"] == "configured");
+    assert_eq!(code(&proxy), refused());
+    assert_eq!(proxy.stop(), Some(0));
+    assert!(!proxy.path("admin.sock").exists());
+    proxy.launch();
+    assert_eq!(code(&proxy), refused());
+    proxy.kill();
+    proxy.launch();
+    assert_eq!(code(&proxy), refused(), "with the socket that a killed process left");
+
+    let twice = done(&proxy, &["disable", "contoso", "--reason", "still"]);
+    assert!(twice.contains("is disabled"), "{twice}");
+    assert_eq!(done(&proxy, &["enable", "contoso", "--reason", "rotated"]), "contoso may be used again\n");
+    assert_eq!(code(&proxy).0, 200);
+    let again = credential(&proxy, &["enable", "contoso", "--reason", "rotated"]);
+    assert_eq!((again.status.code(), &*text(&again)), (Some(1), "patgate: contoso is not disabled\n"));
+    proxy.stop();
+    proxy.launch();
+    assert_eq!(code(&proxy).0, 200);
+}
+
+#[test]
+fn a_disabled_credential_that_the_configuration_lost_is_listed_as_such() {
+    let spare =
+        "[credential.spare]\nvault = \"files\"\nsecret = \"contoso.pat\"\norganizations = [\"fabrikam\"]\n";
+    let proxy = operated().with(spare).start();
+    done(&proxy, &["disable", "spare", "--reason", "not needed"]);
+    let config = fs::read_to_string(proxy.config()).unwrap();
+    fs::write(proxy.config(), config.replace(spare, "")).unwrap();
+    proxy.signal("-HUP");
+    proxy.record("the reload", |record| record["kind"] == "configured");
+    let list = listed(&proxy);
+    let spare = &list["credentials"][1];
+    assert_eq!(
+        (&spare["credential"], &spare["configured"], &spare["state"]),
+        (&"spare".into(), &false.into(), &"disabled".into())
+    );
+    assert!(done(&proxy, &["list"]).contains("(not in the configuration)"));
+    done(&proxy, &["enable", "spare", "--reason", "it is gone"]);
+    assert_eq!(listed(&proxy)["credentials"].as_array().unwrap().len(), 1);
+    for operation in ["disable", "enable"] {
+        let output = credential(&proxy, &[operation, "spare", "--reason", "x"]);
+        let said = "patgate: there is no credential spare; there are contoso\n";
+        assert_eq!((output.status.code(), &*text(&output)), (Some(1), said));
+    }
+    let output = credential(&proxy, &["disable", "contoso", "--reason", " "]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("the reason is empty"), "{}", text(&output));
+    assert_eq!(code(&proxy).0, 200);
+}
+
+#[test]
+fn where_a_rule_has_another_credential_that_one_serves() {
+    let spare =
+        "[credential.spare]\nvault = \"files\"\nsecret = \"spare.pat\"\norganizations = [\"contoso\"]\n";
+    let rules = USUAL_RULES.replace("= \"contoso\"", "= [\"contoso\", \"spare\"]");
+    let proxy = operated().rules(&rules).with(spare).start();
+    proxy.organization().accept(&[PAT, OTHER]);
+    write_private(&proxy.path("spare.pat"), OTHER);
+    done(&proxy, &["refresh", "spare"]);
+    done(&proxy, &["disable", "contoso", "--reason", "it leaked"]);
+    assert_eq!(code(&proxy).0, 200);
+    proxy.record("by the other", |record| record["kind"] == "outcome" && record["credential"] == "spare");
+    done(&proxy, &["disable", "spare", "--reason", "it leaked too"]);
+    assert_eq!(code(&proxy), refused());
+    secrets::assert_absent(&[OTHER], &[&proxy.path("patgate.log"), &proxy.audit]);
+}
+
+#[test]
+fn without_a_cut_what_is_under_way_comes_to_its_end() {
+    let proxy = operated().start();
+    let slow = beside(&proxy, "/contoso/_apis/sample/trickle?bytes=30&pause-ms=100", &[]);
+    proxy.record("the slow one", is_of("/sample/trickle", "intent"));
+    done(&proxy, &["disable", "contoso", "--reason", "it leaked"]);
+    assert_eq!(code(&proxy), refused());
+    let (output, _) = ended(slow, Duration::from_secs(20));
+    assert_eq!(text(&output), format!("{}\n200", ".".repeat(30)));
+    proxy.record("its end", |record| {
+        is_of("/sample/trickle", "outcome")(record) && record["ending"] == "complete"
+    });
+}
+
+#[test]
+fn a_cut_ends_a_clone_within_a_second_and_git_fails() {
+    let proxy = operated().start();
+    let folder = proxy.path("work");
+    fs::create_dir(&folder).unwrap();
+    // What does not compress, so that the pack is long and what comes before it is not.
+    proxy.git_ok(&folder, &["clone", "-q", &proxy.url("/contoso/web/_git/web"), "whole"]);
+    let whole = folder.join("whole");
+    let mut noise = vec![0; 1 << 20];
+    fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    fs::write(whole.join("noise.bin"), noise).unwrap();
+    proxy.git_ok(&whole, &["add", "."]);
+    proxy.git_ok(&whole, &["commit", "-qm", "noise"]);
+    proxy.git_ok(&whole, &["push", "-q", "origin", "HEAD"]);
+    proxy.organization().behave(Behaviour::Hang { after: 100_000 });
+    let clone = Command::new("git")
+        .current_dir(&folder)
+        .args(["clone", "-q", &proxy.url("/contoso/web/_git/web"), "web"])
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", proxy.folder.path())
+        .env("no_proxy", "*")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let has_begun = || {
+        let packs = fs::read_dir(folder.join("web/.git/objects/pack")).into_iter().flatten();
+        packs.into_iter().any(|pack| pack.unwrap().metadata().is_ok_and(|about| about.len() > 0))
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !has_begun() {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let hangs = proxy.record("the clone", is_of("/git-upload-pack", "intent"));
+    done(&proxy, &["disable", "contoso", "--reason", "it leaked", "--cut"]);
+    let (output, took) = ended(clone, Duration::from_secs(2));
+    assert!(!output.status.success(), "git took it for whole");
+    println!("git had failed {took:?} after the answer to the operator: {}", text(&output));
+    let outcome =
+        proxy.record("its end", |record| record["kind"] == "outcome" && record["id"] == hangs["id"]);
+    assert_eq!(outcome["ending"], "cut", "{outcome}");
+    assert!(outcome["bytes-out"].as_u64().is_some_and(|bytes| bytes > 0 && bytes <= 100_000), "{outcome}");
+    assert_eq!(proxy.record("the operation", |record| record["kind"] == "operation")["cut"], "yes");
+    proxy.organization().behave(Behaviour::Sound);
+    assert_eq!(code(&proxy), refused());
+    done(&proxy, &["enable", "contoso", "--reason", "over"]);
+    assert_eq!(code(&proxy).0, 200);
+}
+
+#[test]
+fn a_cut_reaches_answers_in_every_stage_and_clients_that_do_not_read() {
+    let mut proxy = operated().start();
+    let answer = beside(&proxy, "/contoso/_apis/sample/hang?after=100000", &["-o", "/dev/null"]);
+    let chunked = beside(&proxy, "/contoso/_apis/sample/hang?after=100001&chunked=1", &["-o", "/dev/null"]);
+    let waiting = beside(&proxy, "/contoso/_apis/sample/slow?seconds=59", &[]);
+    // One that takes nothing of what would fill every buffer between.
+    let mut unread = TcpStream::connect(proxy.address).unwrap();
+    let huge = "GET /contoso/_apis/sample/huge?bytes=2000000000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    unread.write_all(huge.as_bytes()).unwrap();
+    // One that does not come to the end of its own body.
+    let mut push = TcpStream::connect(proxy.address).unwrap();
+    let head =
+        "POST /contoso/_apis/sample/sink HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nbegun";
+    push.write_all(head.as_bytes()).unwrap();
+    for path in ["after=100000", "after=100001&chunked=1", "seconds=59", "bytes=2000000000"] {
+        proxy.record(path, |record| record["kind"] == "intent" && record["query"].as_str().is_some());
+    }
+    let count = |proxy: &TestProxy, kind: &str| {
+        proxy.records().iter().filter(|record| record["kind"] == kind).count()
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while count(&proxy, "intent") < 5 {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+        thread::sleep(Duration::from_millis(20));
+    }
+    done(&proxy, &["disable", "contoso", "--reason", "it leaked", "--cut"]);
+    let begun = Instant::now();
+    while count(&proxy, "outcome") < 5 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:#?}", proxy.records());
+        thread::sleep(Duration::from_millis(20));
+    }
+    println!("all five had ended {:?} after the answer to the operator", begun.elapsed());
+    for child in [answer, chunked] {
+        let (output, _) = ended(child, Duration::from_secs(2));
+        assert!(!output.status.success(), "curl took it for whole: {}", text(&output));
+    }
+    let (output, _) = ended(waiting, Duration::from_secs(2));
+    assert!(
+        text(&output).contains("credential-disabled") && text(&output).ends_with("\n424"),
+        "{}",
+        text(&output)
+    );
+    push.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut told = [0; 12];
+    push.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 424");
+    let mut endings: Vec<_> = proxy
+        .records()
+        .iter()
+        .filter(|record| record["kind"] == "outcome")
+        .map(|record| record["ending"].as_str().unwrap().to_owned())
+        .collect();
+    endings.sort();
+    assert_eq!(endings, ["cut", "cut", "cut", "refused", "refused"]);
+    drop((unread, push));
+    assert_eq!(proxy.stop(), Some(0));
+}
+
+#[test]
+fn what_a_vault_has_now_is_used_once_somebody_asks_for_it() {
+    let proxy = operated().start();
+    assert_eq!(code(&proxy).0, 200);
+    proxy.organization().accept(&[PAT, OTHER]);
+    let sent = |proxy: &TestProxy| {
+        assert_eq!(code(proxy).0, 200);
+        proxy.organization().seen().last().unwrap().authorization.clone()
+    };
+    let first = sent(&proxy);
+    write_private(&proxy.path("contoso.pat"), OTHER);
+    assert_eq!(sent(&proxy), first, "a file is not read for each request");
+    assert_eq!(done(&proxy, &["refresh", "contoso"]), "contoso: read, valid\n");
+    let second = sent(&proxy);
+    assert_ne!(second, first);
+    let read = |record: &Value| record["kind"] == "vault-read" && record["purpose"] == "operator";
+    proxy.record("the read", read);
+
+    write_private(&proxy.path("contoso.pat"), PAT);
+    proxy.signal("-USR1");
+    proxy.record("the operation", |record| record["kind"] == "operation" && record["operator"] == "SIGUSR1");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while sent(&proxy) != first {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+    }
+
+    fs::remove_file(proxy.path("contoso.pat")).unwrap();
+    let output = credential(&proxy, &["refresh", "--all"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).starts_with("contoso: FAILED: the vault refused: "), "{}", text(&output));
+    write_private(&proxy.path("contoso.pat"), PAT);
+    // However often it failed a moment ago.
+    assert_eq!(done(&proxy, &["refresh", "--all"]), "contoso: read, valid\n");
+    assert_eq!(sent(&proxy), first);
+    secrets::assert_absent(&[OTHER], &[&proxy.path("patgate.log"), &proxy.audit]);
+}
+
+#[test]
+fn a_state_that_cannot_be_read_stops_the_start() {
+    let mut proxy = operated().start();
+    done(&proxy, &["disable", "contoso", "--reason", "it leaked"]);
+    proxy.stop();
+    let path = proxy.path("state/state.json");
+    let good = fs::read_to_string(&path).unwrap();
+    for bad in ["", "nonsense", &good[..good.len() / 2], "{}"] {
+        fs::write(&path, bad).unwrap();
+        let output = patgate().args(["serve", "--config"]).arg(proxy.config()).output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{bad:?}: {}", text(&output));
+        let said = text(&output);
+        assert!(said.contains("state.json: ") && said.contains("does not start without knowing"), "{said}");
+    }
+    fs::write(&path, good).unwrap();
+    proxy.launch();
+    assert_eq!(code(&proxy), refused());
+}
+
+#[test]
+fn without_a_record_nothing_is_changed() {
+    let mut proxy = operated().start();
+    assert_eq!(code(&proxy).0, 200);
+    proxy.record("its end", |record| record["kind"] == "outcome");
+    fs::remove_dir_all(&proxy.audit).unwrap();
+    let output = credential(&proxy, &["disable", "contoso", "--reason", "it leaked"]);
+    assert_eq!(output.status.code(), Some(69), "{}", text(&output));
+    assert!(text(&output).contains("nothing was changed, for it can't be on record"), "{}", text(&output));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while code(&proxy).0 != 200 {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(listed(&proxy)["state-version"], 0);
+    proxy.unverified = true;
+}
+
+#[test]
+fn without_a_state_folder_a_change_ends_with_the_process_and_says_so() {
+    let mut proxy = setup().admin("socket = \"admin.sock\"\n").start();
+    let said = done(&proxy, &["disable", "contoso", "--reason", "it leaked"]);
+    assert!(said.contains("warning: only until that process ends"), "{said}");
+    assert_eq!(code(&proxy), refused());
+    proxy.stop();
+    proxy.launch();
+    assert_eq!(code(&proxy).0, 200);
+}
+
+#[test]
+fn who_is_not_there_or_has_no_socket_is_told_apart() {
+    let mut proxy = operated().start();
+    proxy.stop();
+    let output = credential(&proxy, &["list"]);
+    assert_eq!(output.status.code(), Some(69), "{}", text(&output));
+    assert!(text(&output).contains("no patgate answers at"), "{}", text(&output));
+    proxy.launch();
+    let socket = proxy.path("admin.sock");
+    let output = patgate().args(["credential", "list", "--socket"]).arg(&socket).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let second = patgate().args(["credential", "list"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(64), "{}", text(&second));
+
+    // Somebody is in the middle of an edit.
+    let good = fs::read_to_string(proxy.config()).unwrap();
+    fs::write(proxy.config(), good.replace("[[rule]]", "[[rulle]]")).unwrap();
+    done(&proxy, &["list"]);
+    fs::write(proxy.config(), good.replace("[[rule]]", "[[rule")).unwrap();
+    let output = credential(&proxy, &["list"]);
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    assert!(text(&output).contains("name the socket itself with --socket"), "{}", text(&output));
+
+    let other = setup().start();
+    let output = credential(&other, &["list"]);
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    assert!(text(&output).contains("has no [admin] socket"), "{}", text(&output));
+}
+
+/// The binary where any user may run it; `None` where this user can't become another.
+fn for_others(proxy: &TestProxy) -> Option<std::path::PathBuf> {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: only root can become another user");
+        return None;
+    }
+    let binary = proxy.path("patgate-for-others");
+    fs::copy(env!("CARGO_BIN_EXE_patgate"), &binary).unwrap();
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(proxy.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    Some(binary)
+}
+
+fn as_another(binary: &Path, uid: u32, socket: &Path) -> Output {
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args([format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()]);
+    setpriv.arg(binary).args(["credential", "disable", "contoso", "--reason", "mischief", "--socket"]);
+    setpriv.arg(socket).output().unwrap()
+}
+
+#[test]
+fn who_is_no_admin_is_refused_by_the_file_and_by_the_kernels_word() {
+    let proxy = operated().start();
+    let Some(binary) = for_others(&proxy) else { return };
+    let socket = proxy.path("admin.sock");
+    let output = as_another(&binary, 65534, &socket);
+    assert_eq!(output.status.code(), Some(77), "{}", text(&output));
+    assert!(text(&output).contains("this user may not use"), "{}", text(&output));
+
+    let shared = setup().admin("socket = \"admin.sock\"\nadmins = [\"root\", 4001]\n").start();
+    let Some(binary) = for_others(&shared) else { return };
+    let socket = shared.path("admin.sock");
+    let output = as_another(&binary, 65534, &socket);
+    assert_eq!(output.status.code(), Some(77), "{}", text(&output));
+    assert!(text(&output).contains("none of [admin] admins"), "{}", text(&output));
+    assert_eq!(code(&shared).0, 200);
+    assert!(!shared.records().iter().any(|record| record["kind"] == "operation"));
+
+    let output = as_another(&binary, 4001, &socket);
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(code(&shared), refused());
+    let record = shared.record("the operation", |record| record["kind"] == "operation");
+    assert_eq!((&record["uid"], &record["operator"]), (&4001.into(), &"4001".into()), "{record}");
+}
+
+#[test]
+fn a_second_patgate_does_not_take_the_state_or_the_socket_and_a_successor_does() {
+    let mut proxy = operated().drain_delay("0s").start();
+    proxy.stop();
+    let listener = std::net::TcpListener::bind(proxy.address).unwrap();
+    let mut old = activated(&proxy, &listener);
+    // Others, on addresses and audits of their own.
+    let config = fs::read_to_string(proxy.config()).unwrap();
+    let (port, free) = (proxy.address.port().to_string(), crate::support::free_address().port().to_string());
+    let admin = crate::support::free_address().to_string();
+    let second = config.replace(&port, &free).replace(&proxy.admin.to_string(), &admin);
+    let second =
+        second.replace(&format!("folder = \"{}\"", proxy.audit.display()), "folder = \"other-audit\"");
+    fs::write(proxy.path("second.toml"), &second).unwrap();
+    fs::write(proxy.path("third.toml"), second.replace("folder = \"state\"", "folder = \"other-state\""))
+        .unwrap();
+    for (name, exit, said) in [
+        ("second.toml", 75, "uses the state in"),
+        ("third.toml", 69, "is the socket of another patgate that runs"),
+    ] {
+        let output = patgate().args(["serve", "--config"]).arg(proxy.path(name)).output().unwrap();
+        assert_eq!(output.status.code(), Some(exit), "{}", text(&output));
+        assert!(text(&output).contains(said), "{}", text(&output));
+    }
+
+    let trickle =
+        beside(&proxy, "/contoso/_apis/sample/trickle?bytes=590&pause-ms=100", &["-o", "/dev/null"]);
+    proxy.record("the slow one", is_of("/sample/trickle", "intent"));
+    let new = activated(&proxy, &listener);
+    terminate(&old);
+    // The new one is asked; the old one, which still answers, follows.
+    done(&proxy, &["disable", "contoso", "--reason", "it leaked", "--cut"]);
+    assert_eq!(code(&proxy), refused());
+    let (output, took) = ended(trickle, Duration::from_secs(10));
+    assert!(!output.status.success(), "curl took it for whole");
+    println!("the old process followed within {took:?}");
+    assert!(old.wait().unwrap().success(), "{}", proxy.log());
+    assert!(proxy.path("admin.sock").exists(), "the old process took the new one's socket away");
+    assert_eq!(listed(&proxy)["state-version"], 1);
+    proxy
+        .record("its end", |record| is_of("/sample/trickle", "outcome")(record) && record["ending"] == "cut");
+    terminate(&new);
+    assert!(new.wait_with_output().unwrap().status.success());
+}
