@@ -49,9 +49,11 @@ pub(super) async fn read(cache: Arc<Cache>, slot: Arc<Slot>, purpose: Purpose) {
 }
 
 async fn keep(cache: &Cache, slot: &Slot, got: Got, read: Instant) -> Conclusion {
-    let Got { token, version, .. } = got;
+    let Got { token, version, facts } = got;
     let version = version.unwrap_or_else(|| Arc::clone(token.fingerprint()));
-    let (fresh, keep) = (slot.lifetime.refresh, slot.keep());
+    let left = facts.left(clock::wall());
+    let fresh = slot.lifetime.refresh.min((left / 2).max(Duration::from_secs(1)));
+    let keep = slot.keep().min(left);
     let held = Held { token: Arc::new(token), version, read, fresh, keep };
     cache.held.insert(slot.id, Arc::new(held)).await;
     // The configuration may have lost it meanwhile, and nobody would put the value away.
