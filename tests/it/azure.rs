@@ -182,15 +182,13 @@ fn a_token_that_ends_is_renewed_before_that() {
 }
 
 #[test]
-fn an_answer_that_echoes_the_token_does_not_reach_the_client() {
+fn a_header_that_echoes_the_token_does_not_reach_the_client() {
     let cloud = Cloud::start(Certificate::Good);
     let proxy = cloud.proxy(&cloud.entra(&cloud.secret()));
     accept(&proxy, &tokens(0..1));
-    for echo in ["body", "header", "token"] {
-        let output = proxy.curl(&format!("/contoso/_apis/sample/echo?credential={echo}"), &["-i"]);
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(!text.contains("CANARYTOKEN"), "{echo}: {text}");
-    }
+    let output = proxy.curl("/contoso/_apis/sample/echo?credential=header", &["-i"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!text.is_empty() && !text.contains("CANARYTOKEN"), "{text}");
 }
 
 #[test]
@@ -293,16 +291,16 @@ fn a_vault_in_trouble_is_bridged_and_recovers() {
         Behaviour::Redirect,
         Behaviour::Throttle(1),
     ] {
-        cloud.azure.vault_behaves(behaviour);
-        let asked = cloud.azure.seen().len();
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while cloud.azure.seen().len() < asked + 1 {
-            assert_eq!(proxy.get(PROJECTS, &[]).0, 200, "{behaviour:?}");
-            assert!(Instant::now() < deadline, "{behaviour:?}: it is not asked");
-            thread::sleep(Duration::from_millis(50));
+        for behaviour in [behaviour, Behaviour::Sound] {
+            cloud.azure.vault_behaves(behaviour);
+            let asked = cloud.azure.seen().len();
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while cloud.azure.seen().len() == asked {
+                assert_eq!(proxy.get(PROJECTS, &[]).0, 200, "{behaviour:?}");
+                assert!(Instant::now() < deadline, "{behaviour:?}: it is not asked");
+                thread::sleep(Duration::from_millis(50));
+            }
         }
-        assert_eq!(proxy.get(PROJECTS, &[]).0, 200, "{behaviour:?}");
-        cloud.azure.vault_behaves(Behaviour::Sound);
     }
     clones(&proxy, "after");
     cloud.assert_kept(&proxy);
