@@ -413,6 +413,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_ends_by_itself_is_used_for_no_longer_than_that() {
+        let expires = |seconds| Some(jiff::Timestamp::from_second(seconds).unwrap());
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        for (expires, left) in [
+            (None, Duration::MAX),
+            (expires(1060), Duration::from_mins(1)),
+            (expires(1000), Duration::ZERO),
+            (expires(900), Duration::ZERO),
+        ] {
+            assert_eq!(Facts { not_before: None, expires }.left(now), left);
+        }
+    }
+
     #[tokio::test]
     async fn a_configuration_that_cannot_be_opened_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();

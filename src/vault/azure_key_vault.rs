@@ -37,7 +37,7 @@ use crate::{
 const MOST_VERSIONS: usize = 1000;
 
 /// A vault that throttles is left alone for what it says, but not for longer than this.
-const LONGEST_QUIET: Duration = Duration::from_secs(60);
+const LONGEST_QUIET: Duration = Duration::from_mins(1);
 
 /// A key vault, with who patgate is to it.
 pub(super) struct AzureKeyVault {
@@ -347,7 +347,7 @@ mod tests {
             let attributes = SecretAttributes { enabled, not_before, expires, ..SecretAttributes::default() };
             match (facts(Some(&attributes), now), verdict) {
                 (Ok(facts), Ok(expires)) => {
-                    assert_eq!(facts.expires.map(jiff::Timestamp::as_second), expires)
+                    assert_eq!(facts.expires.map(jiff::Timestamp::as_second), expires);
                 }
                 (Err(VaultError::Denied(why)), Err(words)) => assert!(why.contains(words), "{why}"),
                 (got, wanted) => panic!("{got:?} in place of {wanted:?}"),

@@ -60,7 +60,7 @@ pub(super) fn workload() -> (Vec<u8>, String) {
 pub(super) fn token(state: &mut State, head: &Parts, body: &[u8]) -> Response<Body> {
     let path = head.uri.path();
     let Some(tenant) = path.strip_prefix('/').and_then(|path| path.strip_suffix("/oauth2/v2.0/token")) else {
-        return documented(404, json!({ "error": "not_found" }));
+        return documented(404, &json!({ "error": "not_found" }));
     };
     if head.method != Method::POST
         || text(&head.headers, "content-type") != "application/x-www-form-urlencoded"
@@ -96,19 +96,17 @@ pub(super) fn token(state: &mut State, head: &Parts, body: &[u8]) -> Response<Bo
             "The request body must contain client_assertion or client_secret.",
         ))
     };
-    match proved {
-        Err((status, kind, code, words)) => error(status, kind, code, words),
-        Ok(()) => {
-            let life = state.life;
-            documented(
-                200,
-                json!({
-                    "token_type": "Bearer", "expires_in": life, "ext_expires_in": life,
-                    "access_token": issue(state, &resource),
-                }),
-            )
-        }
+    if let Err((status, kind, code, words)) = proved {
+        return error(status, kind, code, words);
     }
+    let life = state.life;
+    documented(
+        200,
+        &json!({
+            "token_type": "Bearer", "expires_in": life, "ext_expires_in": life,
+            "access_token": issue(state, &resource),
+        }),
+    )
 }
 
 fn is_resource(resource: &str) -> bool {
@@ -182,22 +180,22 @@ pub(super) fn metadata(state: &mut State, head: &Parts) -> Response<Body> {
             text(&head.headers, "metadata") == "true" && head.headers.get("x-forwarded-for").is_none()
         }
         "/msi/token" => text(&head.headers, "x-identity-header") == IDENTITY_HEADER,
-        _ => return documented(404, json!({ "error": "not_found" })),
+        _ => return documented(404, &json!({ "error": "not_found" })),
     };
     let resource = field("resource").to_owned();
     if !right || field("api-version") != "2019-08-01" || !is_resource(&resource) {
-        return documented(400, json!({ "error": "invalid_request", "error_description": "bad" }));
+        return documented(400, &json!({ "error": "invalid_request", "error_description": "bad" }));
     }
     if !matches!(field("client_id"), "" | CLIENT) {
         return documented(
             400,
-            json!({ "error": "invalid_request", "error_description": "Identity not found" }),
+            &json!({ "error": "invalid_request", "error_description": "Identity not found" }),
         );
     }
     let life = state.life;
     documented(
         200,
-        json!({
+        &json!({
             "access_token": issue(state, &resource), "client_id": CLIENT, "expires_in": life.to_string(),
             "expires_on": (now() + life).to_string(), "not_before": now().to_string(), "resource": resource,
             "token_type": "Bearer",
@@ -211,7 +209,7 @@ fn error(status: u16, kind: &str, code: u32, words: &str) -> Response<Body> {
     );
     documented(
         status,
-        json!({
+        &json!({
             "error": kind, "error_description": described, "error_codes": [code], "trace_id": "3d2f",
             "correlation_id": "9a1c", "error_uri": format!("https://{AUTHORITY}/error?code={code}"),
         }),

@@ -28,7 +28,7 @@ pub(super) fn add<'a>(
     value: &str,
 ) -> &'a mut Version {
     let versions = secrets.entry(name.into()).or_default();
-    let number = versions.len() as i64;
+    let number = i64::try_from(versions.len()).unwrap();
     versions.push(Version {
         id: format!("{:032x}", 0x5eed_0000 + number),
         value: value.into(),
@@ -94,7 +94,7 @@ fn get(state: &State, name: &str, version: Option<&str>) -> Response<Body> {
             Some("SecretDisabled"),
         ),
         // What is expired or not valid yet is handed out all the same: that is for the client to judge.
-        Some(found) => documented(200, described(name, found, true)),
+        Some(found) => documented(200, &described(name, found, true)),
     }
 }
 
@@ -110,7 +110,7 @@ fn set(state: &mut State, name: &str, body: &[u8]) -> Response<Body> {
     let moment = |key| attributes.and_then(|attributes| attributes.get(key)).and_then(Value::as_i64);
     (version.not_before, version.expires) = (moment("nbf"), moment("exp"));
     let version = version.clone();
-    documented(200, described(name, &version, true))
+    documented(200, &described(name, &version, true))
 }
 
 fn list(state: &State, head: &Parts, name: &str) -> Response<Body> {
@@ -124,7 +124,7 @@ fn list(state: &State, head: &Parts, name: &str) -> Response<Body> {
     let next = (from + PAGE < versions.len()).then(|| {
         format!("https://{VAULT}/secrets/{name}/versions?api-version=2025-07-01&$skiptoken={}", from + PAGE)
     });
-    documented(200, json!({ "value": page, "nextLink": next }))
+    documented(200, &json!({ "value": page, "nextLink": next }))
 }
 
 fn described(name: &str, version: &Version, whole: bool) -> Value {
@@ -150,5 +150,5 @@ fn error(status: u16, code: &str, message: &str, inner: Option<&str>) -> Respons
     if let Some(inner) = inner {
         error["innererror"] = json!({ "code": inner });
     }
-    documented(status, json!({ "error": error }))
+    documented(status, &json!({ "error": error }))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -75,10 +76,6 @@ impl Cloud {
         )
     }
 
-    fn proxy(&self, toml: &str) -> TestProxy {
-        setup().rules(RULES).with(toml).start()
-    }
-
     /// No secret stands in anything that patgate leaves behind.
     fn assert_kept(&self, proxy: &TestProxy) {
         let log = proxy.path("patgate.log");
@@ -87,6 +84,10 @@ impl Cloud {
         kept.extend((0..self.azure.tokens()).map(Azure::token));
         secrets::assert_absent(&kept.iter().map(String::as_str).collect::<Vec<_>>(), &places);
     }
+}
+
+fn proxy(toml: &str) -> TestProxy {
+    setup().rules(RULES).with(toml).start()
 }
 
 fn tokens(range: std::ops::Range<usize>) -> Vec<String> {
@@ -130,7 +131,7 @@ fn refused(proxy: &TestProxy, status: u16, words: &str) {
 #[test]
 fn git_clones_with_a_pat_from_key_vault_and_a_rotation_is_not_seen() {
     let cloud = Cloud::start(Certificate::Good);
-    let proxy = cloud.proxy(&cloud.vault(&cloud.secret()));
+    let proxy = proxy(&cloud.vault(&cloud.secret()));
     clones(&proxy, "first");
     cloud.azure.put("ado", ROTATED);
     proxy.organization().accept(&[ROTATED]);
@@ -149,7 +150,7 @@ fn git_clones_with_a_pat_from_key_vault_and_a_rotation_is_not_seen() {
 #[test]
 fn git_clones_with_tokens_of_entra_and_a_refused_one_is_renewed() {
     let cloud = Cloud::start(Certificate::Good);
-    let proxy = cloud.proxy(&cloud.entra(&cloud.secret()));
+    let proxy = proxy(&cloud.entra(&cloud.secret()));
     accept(&proxy, &tokens(0..1));
     clones(&proxy, "first");
     accept(&proxy, &tokens(1..2));
@@ -165,7 +166,7 @@ fn git_clones_with_tokens_of_entra_and_a_refused_one_is_renewed() {
 fn a_token_that_ends_is_renewed_before_that() {
     let cloud = Cloud::start(Certificate::Good);
     cloud.azure.tokens_last(4);
-    let proxy = cloud.proxy(&cloud.entra(&cloud.secret()));
+    let proxy = proxy(&cloud.entra(&cloud.secret()));
     accept(&proxy, &tokens(0..100));
     let deadline = Instant::now() + Duration::from_secs(60);
     while cloud.azure.tokens() < 4 {
@@ -184,7 +185,7 @@ fn a_token_that_ends_is_renewed_before_that() {
 #[test]
 fn a_header_that_echoes_the_token_does_not_reach_the_client() {
     let cloud = Cloud::start(Certificate::Good);
-    let proxy = cloud.proxy(&cloud.entra(&cloud.secret()));
+    let proxy = proxy(&cloud.entra(&cloud.secret()));
     accept(&proxy, &tokens(0..1));
     let output = proxy.curl("/contoso/_apis/sample/echo?credential=header", &["-i"]);
     let text = String::from_utf8_lossy(&output.stdout);
@@ -219,7 +220,7 @@ fn every_identity_of_a_platform_brings_a_clone() {
         (&certified, &[]),
         ("{ method = \"azure-cli\" }", &[("PATH", az)]),
     ] {
-        let mut proxy = setup().rules(RULES).with(&cloud.vault(&cloud.secret())).start();
+        let mut proxy = proxy(&cloud.vault(&cloud.secret()));
         assert_eq!(proxy.stop(), Some(0));
         let config = fs::read_to_string(proxy.config()).unwrap();
         fs::write(proxy.config(), config.replace(&cloud.secret(), auth)).unwrap();
@@ -246,7 +247,6 @@ fn script(cloud: &Cloud) -> String {
         cloud.azure.metadata
     );
     fs::write(&az, text).unwrap();
-    use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(&az, fs::Permissions::from_mode(0o755)).unwrap();
     format!("{}:{}", folder.display(), std::env::var("PATH").unwrap())
 }
@@ -255,7 +255,7 @@ fn script(cloud: &Cloud) -> String {
 fn a_secret_that_may_not_be_used_is_refused_with_the_reason() {
     let cloud = Cloud::start(Certificate::Good);
     let now = jiff::Timestamp::now().as_second();
-    let proxy = cloud.proxy(&cloud.vault(&cloud.secret()));
+    let proxy = proxy(&cloud.vault(&cloud.secret()));
     until(&proxy, 200);
     for (change, words) in [
         ((false, None, None), "the secret is disabled"),
@@ -280,7 +280,7 @@ fn a_secret_that_may_not_be_used_is_refused_with_the_reason() {
 #[test]
 fn a_vault_in_trouble_is_bridged_and_recovers() {
     let cloud = Cloud::start(Certificate::Good);
-    let proxy = cloud.proxy(&cloud.vault(&cloud.secret()));
+    let proxy = proxy(&cloud.vault(&cloud.secret()));
     until(&proxy, 200);
     for behaviour in [
         Behaviour::Hang,
@@ -315,7 +315,7 @@ fn what_is_not_the_vault_gets_no_token_and_gives_no_credential() {
     ] {
         let cloud = Cloud::start(certificate);
         cloud.azure.vault_behaves(behaviour);
-        let proxy = cloud.proxy(&cloud.vault(&cloud.secret()));
+        let proxy = proxy(&cloud.vault(&cloud.secret()));
         refused(&proxy, 503, words);
         assert_eq!(cloud.azure.tokens(), 0, "{certificate:?}");
         cloud.assert_kept(&proxy);
@@ -326,7 +326,7 @@ fn what_is_not_the_vault_gets_no_token_and_gives_no_credential() {
 fn an_identity_that_entra_refuses_is_named_by_its_code() {
     let cloud = Cloud::start(Certificate::Good);
     cloud.azure.rotate_secret("another");
-    let proxy = cloud.proxy(&cloud.entra(&cloud.secret()));
+    let proxy = proxy(&cloud.entra(&cloud.secret()));
     refused(&proxy, 424, "the secret of the application is wrong (AADSTS7000215)");
     cloud.azure.rotate_secret(SECRET);
     accept(&proxy, &tokens(0..9));

@@ -56,8 +56,8 @@ impl Entra {
     #[must_use]
     pub const fn lifetime(&self) -> Lifetime {
         Lifetime {
-            refresh: Duration::from_secs(30 * 60),
-            stale_for: Duration::from_secs(24 * 60 * 60),
+            refresh: Duration::from_mins(30),
+            stale_for: Duration::from_hours(24),
             deadline: Duration::from_secs(15),
         }
     }

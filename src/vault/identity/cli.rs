@@ -20,7 +20,7 @@ use super::refusal;
 use crate::vault::VaultError;
 
 /// `az` starts slowly.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// The most that is read of what it prints, in bytes.
 const MOST: u64 = 64 * 1024;
