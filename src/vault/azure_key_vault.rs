@@ -17,10 +17,12 @@ use azure_security_keyvault_secrets::{
     ResourceExt as _, SecretClient, SecretClientOptions,
     models::{Secret, SecretAttributes, SecretClientGetSecretOptions, SecretProperties, SetSecretParameters},
 };
+use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use http::StatusCode;
 use secrecy::SecretString;
 use serde::Deserialize;
+use zeroize::Zeroize as _;
 
 use super::{
     Facts, Fetch, Fetched, SecretSource, VaultError, Write,
@@ -32,6 +34,9 @@ use crate::{
     clock,
     config::{self, Outbound},
 };
+
+/// What is not in the form of Key Vault's answers.
+const FOREIGN: &str = "its answer is not one of Key Vault's";
 
 /// How many versions are looked through for the one before the present one.
 const MOST_VERSIONS: usize = 1000;
@@ -216,7 +221,13 @@ fn parts(secret: &str) -> Result<(&str, Option<&str>), VaultError> {
 }
 
 fn model(answer: Response<Secret>) -> Result<Secret, VaultError> {
-    answer.into_model().map_err(|error| VaultError::Unavailable(misunderstood(&error).into()))
+    let body = Bytes::from(answer.into_body());
+    let secret = serde_json::from_slice(&body).map_err(|_| VaultError::Unavailable(FOREIGN.into()));
+    // The library's own copy of the answer.
+    if let Ok(mut body) = body.try_into_mut() {
+        body.as_mut().zeroize();
+    }
+    secret
 }
 
 fn misunderstood(error: &azure_core::Error) -> &'static str {
@@ -225,17 +236,16 @@ fn misunderstood(error: &azure_core::Error) -> &'static str {
         ErrorKind::Other => {
             "its challenge asks for a token for another service, which patgate does not give away"
         }
-        _ => "its answer is not one of Key Vault's",
+        _ => FOREIGN,
     }
 }
 
-fn fetched(secret: Secret, now: jiff::Timestamp) -> Result<Fetched, VaultError> {
+fn fetched(mut secret: Secret, now: jiff::Timestamp) -> Result<Fetched, VaultError> {
+    let value = secret.value.take().map(SecretString::from);
     let facts = facts(secret.attributes.as_ref(), now)?;
     let version = id_of(secret.resource_id().ok()).map(Arc::from);
-    match secret.value {
-        Some(value) => Ok(Fetched { value: SecretString::from(value), version, facts }),
-        None => Err(VaultError::Unavailable("its answer is not one of Key Vault's".into())),
-    }
+    let value = value.ok_or(VaultError::Unavailable(FOREIGN.into()))?;
+    Ok(Fetched { value, version, facts })
 }
 
 /// The version's id, where it is one.

@@ -10,7 +10,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::support::{PAT, TestProxy, secrets, setup};
+use crate::{
+    load::{Kind, Load},
+    support::{PAT, TestProxy, patgate, secrets, setup, text},
+};
 
 #[path = "../azure/stand_in.rs"]
 mod stand_in;
@@ -163,6 +166,50 @@ fn git_clones_with_tokens_of_entra_and_a_refused_one_is_renewed() {
 }
 
 #[test]
+fn ten_rotations_under_load_are_seen_by_nobody() {
+    let cloud = Cloud::start(Certificate::Good);
+    let rotated = |n: usize| format!("{ROTATED}{n}");
+    for (toml, entra) in [(cloud.vault(&cloud.secret()), false), (cloud.entra(&cloud.secret()), true)] {
+        let from = cloud.azure.tokens();
+        let proxy = proxy(&toml);
+        if entra {
+            accept(&proxy, &tokens(from..from + 1));
+        }
+        until(&proxy, 200);
+        let load = Load::of(proxy.address, 4, &Kind::Kept);
+        for n in 1..=10 {
+            load.wait_for(20);
+            if entra {
+                accept(&proxy, &tokens(from + n..from + n + 1));
+            } else {
+                cloud.azure.put("ado", &rotated(n));
+                proxy.organization().accept(&[&rotated(n)]);
+            }
+        }
+        load.wait_for(20);
+        assert!(load.end_whole() > 200);
+        cloud.assert_kept(&proxy);
+    }
+}
+
+#[test]
+fn what_is_configured_can_be_tried_without_showing_it() {
+    let cloud = Cloud::start(Certificate::Good);
+    for (toml, words) in [
+        (cloud.vault(&cloud.secret()), "azure: ok, from vault azure: Azure DevOps PAT, 84 characters"),
+        (cloud.entra(&cloud.secret()), "azure: ok, from vault entra: token of Entra"),
+    ] {
+        let mut proxy = proxy(&toml);
+        assert_eq!(proxy.stop(), Some(0));
+        let tried =
+            patgate().args(["vault", "test", "--config"]).arg(proxy.config()).arg("azure").output().unwrap();
+        let text = text(&tried);
+        assert!(tried.status.success() && text.contains(words), "{text}");
+        assert!(!text.contains("CANARY"), "{text}");
+    }
+}
+
+#[test]
 fn a_token_that_ends_is_renewed_before_that() {
     let cloud = Cloud::start(Certificate::Good);
     cloud.azure.tokens_last(4);
@@ -218,7 +265,7 @@ fn every_identity_of_a_platform_brings_a_clone() {
         ("{ method = \"managed-identity\" }", &platform[..]),
         ("{ method = \"workload-identity\" }", &aks[..]),
         (&certified, &[]),
-        ("{ method = \"azure-cli\" }", &[("PATH", az)]),
+        ("{ method = \"azure-cli\" }", &[("PATH", az), ("STRAY", "stray".to_owned())]),
     ] {
         let mut proxy = proxy(&cloud.vault(&cloud.secret()));
         assert_eq!(proxy.stop(), Some(0));
@@ -241,7 +288,7 @@ fn script(cloud: &Cloud) -> String {
     let text = format!(
         "#!/bin/sh\n\
          test \"$*\" = \"account get-access-token -o json --scope https://vault.azure.net/.default\" || exit 9\n\
-         test -z \"$PATGATE_IT\" || exit 8\n\
+         test -z \"$STRAY\" || exit 8\n\
          exec curl -s -H Metadata:true 'http://{}/metadata/identity/oauth2/token?api-version=2019-08-01&resource=https%3A%2F%2Fvault.azure.net' \
          | sed 's/\"access_token\":/\"accessToken\":/; s/\"expires_on\":\"\\([0-9]*\\)\"/\"expires_on\":\\1/; s/\"token_type\":/\"tokenType\":/'\n",
         cloud.azure.metadata

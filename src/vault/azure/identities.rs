@@ -184,6 +184,18 @@ async fn what_the_authority_does_is_a_verdict() {
 }
 
 #[tokio::test]
+async fn a_machines_identity_is_never_asked_for_by_a_proxy() {
+    let (azure, _folder) = start();
+    let (trust, addresses) = lab(&azure);
+    let method = IdentityMethod::ManagedIdentity { client_id: None };
+    let identity = Identity { authority: AUTHORITY.into(), method };
+    // Nobody listens there.
+    let outbound = Outbound { proxy: Some("127.0.0.1:1".parse().unwrap()), ..Outbound::default() };
+    let source = Entra::open(&config::Entra { trust, addresses, identity }, &outbound).unwrap();
+    assert_eq!(verdict(&source, "").await, format!("ok: {}", Azure::token(0)));
+}
+
+#[tokio::test]
 async fn a_token_of_entra_knows_its_end_and_can_be_sent() {
     let (azure, folder) = start();
     let source = entra(&azure, secret(folder.path())).unwrap();
