@@ -91,7 +91,7 @@ impl Login {
                 let (Some(tenant), Some(client), Some(file)) = (tenant_id, client_id, token_file) else {
                     return Err(VaultError::Unavailable("the workload's identity is not complete".into()));
                 };
-                let assertion = assertion::TokenFile(file.clone());
+                let assertion = assertion::TokenFile { path: file.clone(), turns: self.line.turns() };
                 self.asserted(tenant, client, assertion, client_options)
             }
             IdentityMethod::ClientSecret { tenant_id, client_id, secret_file } => {
@@ -109,6 +109,7 @@ impl Login {
                     key: key.clone(),
                     client_id: Arc::clone(client_id),
                     audience: format!("https://{}/{tenant_id}/oauth2/v2.0/token", self.authority),
+                    turns: self.line.turns(),
                 };
                 self.asserted(tenant_id, client_id, assertion, client_options)
             }

@@ -102,7 +102,7 @@ async fn what_the_identity_lacks_is_said() {
             "denied: the vault refused: Entra gives the identity no token: the application (client-id) is not known in the tenant (AADSTS700016)",
         ),
         (workload("token"), "denied: the vault refused: "),
-        (workload("absent"), "unavailable: the vault did not answer: the workload's token"),
+        (workload("absent"), "unavailable: the vault did not answer: /"),
         (
             certified,
             "denied: the vault refused: Entra gives the identity no token: the application does not know the certificate (AADSTS700027)",

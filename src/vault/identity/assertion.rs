@@ -1,6 +1,8 @@
 //! What an application shows Entra in place of a secret: its platform's token, or what its certificate signed.
 
 use std::{
+    fs::File,
+    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,6 +18,7 @@ use azure_identity::ClientAssertion;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
 
@@ -38,7 +41,10 @@ const SKEW: i64 = 60;
 
 /// The file in which the platform (Kubernetes) keeps the workload's token. It is renewed about every hour.
 #[derive(Debug)]
-pub(super) struct TokenFile(pub(super) PathBuf);
+pub(super) struct TokenFile {
+    pub(super) path: PathBuf,
+    pub(super) turns: Arc<Semaphore>,
+}
 
 /// An application's certificate and key, in files.
 #[derive(Debug)]
@@ -48,6 +54,7 @@ pub(super) struct Signed {
     pub(super) client_id: Arc<str>,
     /// The URL that gives tokens.
     pub(super) audience: String,
+    pub(super) turns: Arc<Semaphore>,
 }
 
 /// A certificate with its key.
@@ -64,8 +71,7 @@ impl Certificate {
         let unusable =
             |path: &Path, why: &str| VaultError::Denied(format!("{} {why}", path.display()).into());
         // A certificate is no secret; whoever may change it is another question.
-        let chain = std::fs::read(certificate)
-            .map_err(|error| VaultError::Unavailable(format!("{}: {error}", certificate.display()).into()))?;
+        let chain = public(certificate)?;
         let der = CertificateDer::from_pem_slice(&chain)
             .map_err(|_| unusable(certificate, "holds no certificate in PEM"))?;
         let pem = private::read(key, Readers::Owner, LARGEST)?;
@@ -123,15 +129,13 @@ impl Certificate {
 #[async_trait::async_trait]
 impl ClientAssertion for TokenFile {
     async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
-        let path = self.0.clone();
+        let path = self.path.clone();
         // Kubernetes itself gives the mode of this file, and its tokens end within the hour.
-        blocking(move || {
-            let bytes = Zeroizing::new(std::fs::read(&path).map_err(|error| {
-                VaultError::Unavailable(format!("the workload's token, {}: {error}", path.display()).into())
-            })?);
+        blocking(Arc::clone(&self.turns), move || {
+            let bytes = public(&path)?;
             let text = str::from_utf8(&bytes).unwrap_or_default().trim();
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-            if text.is_empty() || text.len() > LARGEST || !text.bytes().all(plain) {
+            if text.is_empty() || !text.bytes().all(plain) {
                 let text = format!("{} holds no token of a workload", path.display());
                 return Err(VaultError::Denied(text.into()));
             }
@@ -147,7 +151,7 @@ impl ClientAssertion for Signed {
         let (certificate, key) = (self.certificate.clone(), self.key.clone());
         let (client_id, audience) = (Arc::clone(&self.client_id), self.audience.clone());
         let now = jiff::Timestamp::try_from(clock::wall()).map_or(0, jiff::Timestamp::as_second);
-        blocking(move || {
+        blocking(Arc::clone(&self.turns), move || {
             let signed = Certificate::read(&certificate, &key)?.sign(&client_id, &audience, now)?;
             Ok(signed.to_string())
         })
@@ -155,10 +159,24 @@ impl ClientAssertion for Signed {
     }
 }
 
+/// Reads a file whose mode is for others to choose.
+fn public(path: &Path) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let failed =
+        |error: std::io::Error| VaultError::Unavailable(format!("{}: {error}", path.display()).into());
+    let file = File::open(path).map_err(failed)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST + 1));
+    file.take(LARGEST as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > LARGEST {
+        let text = format!("{} is larger than {} KiB", path.display(), LARGEST / 1024);
+        return Err(VaultError::Denied(text.into()));
+    }
+    Ok(bytes)
+}
+
 async fn blocking(
+    turns: Arc<Semaphore>,
     work: impl FnOnce() -> Result<String, VaultError> + Send + 'static,
 ) -> azure_core::Result<String> {
-    let done = tokio::task::spawn_blocking(work).await;
-    let done = done.unwrap_or_else(|_| Err(VaultError::Unavailable("the read broke off".into())));
-    done.map_err(|error| azure_core::Error::new(ErrorKind::Credential, error))
+    let done = private::aside(turns, work).await;
+    done.flatten().map_err(|error| azure_core::Error::new(ErrorKind::Credential, error))
 }
