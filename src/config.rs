@@ -48,8 +48,8 @@ pub use change::unreloadable;
 pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};
 pub use vaults::{
-    AwsSecretsManager, AzureKeyVault, CommandVault, Credential, CredentialSource, Entra, Hashicorp, Lifetime,
-    Sealed, SealedKey, Trust, Vault, VaultSource,
+    AwsSecretsManager, AzureKeyVault, CommandVault, Credential, CredentialSource, Entra, Hashicorp, Identity,
+    IdentityMethod, Lifetime, Sealed, SealedKey, Trust, Vault, VaultSource,
 };
 
 /// One whole configuration: the main file and all that it includes.

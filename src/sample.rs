@@ -138,9 +138,15 @@ impl Organization {
         &self.folder
     }
 
-    /// From now on takes these tokens and no others: a rotation.
+    /// From now on takes these PATs and no others: a rotation.
     pub fn accept(&self, pats: &[&str]) {
         self.site.accept(pats);
+    }
+
+    /// From now on takes these tokens of Entra and no others, as `Bearer` or as the password of `Basic`. At first it
+    /// takes none.
+    pub fn accept_entra(&self, tokens: &[&str]) {
+        self.site.accept_entra(tokens);
     }
 
     /// Behaves like this from the next request on.

@@ -22,20 +22,25 @@ use secrecy::SecretString;
 
 use crate::{
     audit::{Recorded, Spent},
-    config::{self, Config, Credential, CredentialSource, Lifetime},
+    config::{self, Config, Credential, CredentialSource},
     limits::Rationed,
     refusal::{Refusal, Refused},
 };
 
+#[cfg(test)]
+mod azure;
+mod azure_key_vault;
 mod backoff;
 mod breaker;
 mod cache;
 mod choice;
 #[cfg(test)]
 mod contract;
+mod entra;
 pub mod environment;
 pub mod file;
 pub mod health;
+mod identity;
 mod locked;
 pub(crate) mod network;
 mod private;
@@ -123,7 +128,7 @@ pub trait SecretSource: Send + Sync {
 ///
 /// # Errors
 /// What can't even be set up (a key that can't be read), as a sentence.
-pub fn source(vault: &config::Vault, _outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
+pub fn source(vault: &config::Vault, outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
     use config::VaultSource;
     Ok(match &vault.source {
         VaultSource::Sealed(config::Sealed { path, key }) => {
@@ -131,16 +136,16 @@ pub fn source(vault: &config::Vault, _outbound: &config::Outbound) -> Result<Arc
         }
         VaultSource::Environment => Arc::new(environment::Environment::new()),
         VaultSource::File => Arc::new(file::File::new()),
-        VaultSource::Command(_)
-        | VaultSource::Hashicorp(_)
-        | VaultSource::AwsSecretsManager(_)
-        | VaultSource::AzureKeyVault(_) => return Err("this type of vault is not built".into()),
+        VaultSource::AzureKeyVault(vault) => Arc::new(azure_key_vault::AzureKeyVault::open(vault, outbound)?),
+        VaultSource::Command(_) | VaultSource::Hashicorp(_) | VaultSource::AwsSecretsManager(_) => {
+            return Err("this type of vault is not built".into());
+        }
     })
 }
 
 /// Opens what gives one credential its tokens where that is no vault.
-fn tokens(_: &config::Entra, _outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
-    Err("credentials of Entra are not built".into())
+fn tokens(entra: &config::Entra, outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
+    Ok(Arc::new(entra::Entra::open(entra, outbound)?))
 }
 
 /// A token as it was read, with what the vault said of it.
@@ -266,7 +271,7 @@ impl Vaults {
                         None => tokens(entra, outbound).map_err(|why| format!("credential {name}: {why}"))?,
                     };
                     new.tokens.insert(Arc::clone(name), (entra.clone(), Arc::clone(&source)));
-                    (source, Lifetime::default())
+                    (source, entra.lifetime())
                 }
             };
             places.push(Place { credential: Arc::clone(credential), source, lifetime });

@@ -290,6 +290,7 @@ fn as_json(credential: &Credential, tried: &Result<Tried, VaultError>) -> String
             let format = match format {
                 Format::New => "84",
                 Format::Old => "52",
+                Format::Entra => "entra",
                 Format::Other => "other",
             };
             json!({ "credential": name, "vault": vault, "usable": true, "format": format,

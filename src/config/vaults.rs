@@ -17,13 +17,15 @@ mod azure;
 mod command;
 mod credential;
 mod hashicorp;
+mod identity;
 mod sealed;
 
 pub use aws::AwsSecretsManager;
-pub use azure::AzureKeyVault;
+pub use azure::{AzureKeyVault, Entra};
 pub use command::CommandVault;
-pub use credential::{Credential, CredentialSource, Entra};
+pub use credential::{Credential, CredentialSource};
 pub use hashicorp::Hashicorp;
+pub use identity::{Identity, IdentityMethod};
 pub use sealed::{Sealed, SealedKey};
 
 pub(super) use credential::{credentials, past};

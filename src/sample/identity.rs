@@ -41,6 +41,13 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// What is taken: digests of PATs, and of tokens of Entra.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Accepted {
+    pub(super) pats: Vec<Digest>,
+    pub(super) entra: Vec<Digest>,
+}
+
 /// What a request proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Identity {
@@ -52,21 +59,31 @@ pub(super) enum Identity {
     Unknown,
 }
 
-/// Reads `Authorization`. The user name does not matter; base64 has to be canonical and padded, as Azure
-/// DevOps wants it, and a second `Authorization` is never an improvement.
-pub(super) fn identify(headers: &HeaderMap, accepted: &[Digest]) -> Identity {
+/// Reads `Authorization`. Of `Basic` the user name does not matter, and base64 has to be canonical and padded, as
+/// Azure DevOps wants it; its password may be a token of Entra too. `Bearer` is for tokens of Entra alone. A second
+/// `Authorization` is never an improvement.
+pub(super) fn identify(headers: &HeaderMap, accepted: &Accepted) -> Identity {
     let mut offered = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), more) = (offered.next(), offered.next()) else { return Identity::Anonymous };
-    let token = value
-        .as_bytes()
-        .split_first_chunk::<6>()
-        .filter(|(scheme, _)| more.is_none() && scheme.eq_ignore_ascii_case(b"Basic "))
-        .and_then(|(_, encoded)| STANDARD.decode(encoded).ok())
-        .and_then(|pair| Some(Digest::of(pair.splitn(2, |&byte| byte == b':').nth(1)?)));
-    match token {
-        Some(digest) if accepted.contains(&digest) => Identity::Member,
-        _ => Identity::Unknown,
+    if more.is_some() {
+        return Identity::Unknown;
     }
+    let good = match (after(value.as_bytes(), b"Basic "), after(value.as_bytes(), b"Bearer ")) {
+        (Some(encoded), _) => {
+            let pair = STANDARD.decode(encoded).ok();
+            let digest = pair.and_then(|pair| Some(Digest::of(pair.splitn(2, |&byte| byte == b':').nth(1)?)));
+            digest.is_some_and(|digest| accepted.pats.contains(&digest) || accepted.entra.contains(&digest))
+        }
+        (None, Some(token)) => accepted.entra.contains(&Digest::of(token)),
+        (None, None) => false,
+    };
+    if good { Identity::Member } else { Identity::Unknown }
+}
+
+/// What follows the name of a scheme.
+fn after<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let (name, rest) = value.split_at_checked(scheme.len())?;
+    name.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 #[cfg(test)]
@@ -74,9 +91,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_canonical_basic_value_is_a_member_and_nothing_else_is() {
-        let accepted = [Digest::of(b"pat")];
-        let cases: [(&[&str], Identity); 9] = [
+    fn one_good_value_is_a_member_and_nothing_else_is() {
+        let accepted = Accepted { pats: vec![Digest::of(b"pat")], entra: vec![Digest::of(b"entra")] };
+        let cases: [(&[&str], Identity); 15] = [
             (&["Basic OnBhdA=="], Identity::Member),
             (&["basic OnBhdA=="], Identity::Member),
             (&["Basic YW55OnBhdA=="], Identity::Member), // any:pat
@@ -86,6 +103,12 @@ mod tests {
             (&["Basic OnBhdA==="], Identity::Unknown),
             (&["Bearer pat"], Identity::Unknown),
             (&["Basic OnBhdHg="], Identity::Unknown), // :patx
+            (&["Bearer entra"], Identity::Member),
+            (&["bearer entra"], Identity::Member),
+            (&["Basic OmVudHJh"], Identity::Member), // :entra
+            (&["Bearer entra", "Bearer entra"], Identity::Unknown),
+            (&["Bearer  entra"], Identity::Unknown),
+            (&["Bearer"], Identity::Unknown),
         ];
         for (values, expected) in cases {
             let mut headers = HeaderMap::new();

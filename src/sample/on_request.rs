@@ -113,8 +113,16 @@ fn echo(query: &str, head: &Parts, seen: &Seen) -> Response<Stream> {
 
 /// The raw token, as no service should ever show it.
 fn token(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let value = headers.get(header::AUTHORIZATION)?.as_bytes().strip_prefix(b"Basic ")?;
-    STANDARD.decode(value).ok()?.splitn(2, |&byte| byte == b':').nth(1).map(<[u8]>::to_vec)
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    if let Some(token) = value.strip_prefix(b"Bearer ") {
+        return Some(token.to_vec());
+    }
+    STANDARD
+        .decode(value.strip_prefix(b"Basic ")?)
+        .ok()?
+        .splitn(2, |&byte| byte == b':')
+        .nth(1)
+        .map(<[u8]>::to_vec)
 }
 
 async fn sink(mut body: Received, seen: &Seen) -> Response<Stream> {

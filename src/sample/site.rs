@@ -26,7 +26,7 @@ use super::{
     api,
     behaviour::{Behaviour, Break, Broken},
     git,
-    identity::{Digest, Identity, identify},
+    identity::{Accepted, Digest, Identity, identify},
     on_request,
     seen::{Log, Seen},
     server::Garbled,
@@ -58,7 +58,7 @@ pub struct Site {
     organizations: Vec<String>,
     repositories: PathBuf,
     backend: PathBuf,
-    accepted: Mutex<Vec<Digest>>,
+    accepted: Mutex<Accepted>,
     behaviour: Mutex<Behaviour>,
     log: Log,
 }
@@ -83,15 +83,18 @@ impl Site {
             organizations,
             repositories,
             backend,
-            accepted: Mutex::new(vec![digest]),
+            accepted: Mutex::new(Accepted { pats: vec![digest], entra: Vec::new() }),
             behaviour: Mutex::default(),
             log: Log::default(),
         }
     }
 
     pub(super) fn accept(&self, pats: &[&str]) {
-        let digests = pats.iter().map(|pat| Digest::of(pat.as_bytes())).collect();
-        *self.accepted.lock().unwrap_or_else(PoisonError::into_inner) = digests;
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).pats = digests(pats);
+    }
+
+    pub(super) fn accept_entra(&self, tokens: &[&str]) {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).entra = digests(tokens);
     }
 
     pub(super) fn behave(&self, behaviour: Behaviour) {
@@ -241,6 +244,10 @@ impl Site {
         };
         Some(Place { organization, project, route, tail })
     }
+}
+
+fn digests(tokens: &[&str]) -> Vec<Digest> {
+    tokens.iter().map(|token| Digest::of(token.as_bytes())).collect()
 }
 
 fn is_route(segment: &str) -> bool {

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     FingerprintKey, SecretSource, Token, VaultError,
+    azure::{self, stand_in::Azure},
     environment::Environment,
     fetch_token,
     file::File,
@@ -33,6 +34,7 @@ fn all(folder: &Path) -> Vec<(&'static str, Box<dyn Filled>)> {
     vec![
         ("environment", Box::new(Variables) as Box<dyn Filled>),
         ("file", Box::new(Files(folder.to_owned()))),
+        ("azure-key-vault", Box::new(KeyVault::start(folder))),
         ("sealed", Box::new(SealedFile { path: folder.join("vault.age"), key })),
     ]
 }
@@ -91,6 +93,33 @@ impl Filled for SealedFile {
     }
     fn forbid(&self, _: &str) -> bool {
         fs::set_permissions(&self.path, fs::Permissions::from_mode(0o644)).unwrap();
+        true
+    }
+}
+
+struct KeyVault {
+    stand_in: Azure,
+    folder: PathBuf,
+}
+
+impl KeyVault {
+    fn start(folder: &Path) -> Self {
+        let stand_in = Azure::start();
+        stand_in.write(folder);
+        Self { stand_in, folder: folder.to_owned() }
+    }
+}
+
+impl Filled for KeyVault {
+    fn source(&self) -> Box<dyn SecretSource> {
+        Box::new(azure::vault(&self.stand_in, azure::secret(&self.folder)).unwrap())
+    }
+    fn put(&self, name: &str, value: &[u8]) -> String {
+        self.stand_in.put(name, &String::from_utf8_lossy(value));
+        name.to_owned()
+    }
+    fn forbid(&self, _: &str) -> bool {
+        self.stand_in.grant(false);
         true
     }
 }

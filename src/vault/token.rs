@@ -91,6 +91,8 @@ pub enum Format {
     New,
     /// 52 characters of base32.
     Old,
+    /// A JSON Web Token.
+    Entra,
     /// Anything else.
     Other,
 }
@@ -102,6 +104,7 @@ impl Format {
         match self {
             Self::New => "Azure DevOps PAT, 84 characters",
             Self::Old => "Azure DevOps PAT, older form, 52 characters",
+            Self::Entra => "token of Entra",
             Self::Other => "not in the form of an Azure DevOps PAT",
         }
     }
@@ -193,6 +196,7 @@ impl Token {
         match raw.len() {
             84 if alphanumeric && raw.get(76..80) == Some(b"AZDO") => Format::New,
             52 if raw.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7')) => Format::Old,
+            _ if raw.starts_with(b"eyJ") && raw.split(|byte| *byte == b'.').count() == 3 => Format::Entra,
             _ => Format::Other,
         }
     }
@@ -380,6 +384,7 @@ mod tests {
             (&old.to_uppercase(), Format::Other),
             (&NEW.replace("AZDO", "AZDP"), Format::Other),
             ("short", Format::Other),
+            ("eyJhbGciOiJSUzI1NiJ9.e30.c2ln", Format::Entra),
         ] {
             assert_eq!(pat(token).unwrap().format(), format, "{token}");
         }

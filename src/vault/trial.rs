@@ -8,7 +8,7 @@ use super::{
     Facts, FingerprintKey, SecretSource, VaultError, cache::vault_read, fetch_token, source, token::Format,
     tokens,
 };
-use crate::config::{Config, Credential, CredentialSource, Lifetime};
+use crate::config::{Config, Credential, CredentialSource};
 
 pub(crate) use super::cache::Record;
 
@@ -51,9 +51,7 @@ pub(crate) fn opened(
     credential: &Credential,
 ) -> Result<(Arc<dyn SecretSource>, Duration), String> {
     match &credential.source {
-        CredentialSource::Entra(entra) => {
-            Ok((tokens(entra, &config.outbound)?, Lifetime::default().deadline))
-        }
+        CredentialSource::Entra(entra) => Ok((tokens(entra, &config.outbound)?, entra.lifetime().deadline)),
         CredentialSource::Vault { vault, .. } => {
             let vault = config.vaults.get(vault).ok_or_else(|| format!("there is no vault {vault}"))?;
             Ok((source(vault, &config.outbound)?, vault.lifetime.deadline))

@@ -21,6 +21,7 @@ mod support;
 
 mod attacks;
 mod audit;
+mod azure;
 mod choice;
 mod crash;
 mod credential;

@@ -46,7 +46,9 @@ fn place(section: &str) -> &str {
         "[vault.NAME]" | "type = \"environment\"" => "vault.environment",
         "type = \"sealed\"" => "vault.sealed",
         "type = \"file\"" => "vault.file",
-        "[credential.NAME]" => "credential.web",
+        "type = \"azure-key-vault\"" => "vault.azure",
+        "[credential.NAME]" | "type = \"pat\"" => "credential.web",
+        "type = \"entra\"" => "credential.entra",
         "[client.NAME]" => "client.here",
         "[[rule]]" => "rule",
         "[[expect]]" => "expect",
@@ -68,6 +70,15 @@ fn configuration(section: &str, more: &str) -> String {
         ("[vault.environment]", "type = \"environment\""),
         ("[vault.file]", "type = \"file\""),
         ("[vault.sealed]", "type = \"sealed\"\npath = \"vault.sealed\"\nkey = \"vault.key\""),
+        (
+            "[vault.azure]",
+            "type = \"azure-key-vault\"\naddress = \"https://corp.vault.azure.net\"\n\
+             auth = { method = \"azure-cli\" }",
+        ),
+        (
+            "[credential.entra]",
+            "type = \"entra\"\nauth = { method = \"azure-cli\" }\norganizations = [\"contoso\"]",
+        ),
         ("[credential.web]", "vault = \"environment\"\nsecret = \"PAT\"\norganizations = [\"contoso\"]"),
         ("[client.here]", "addresses = [\"127.0.0.1\"]"),
         (
@@ -117,7 +128,8 @@ fn every_key_that_the_parser_knows_is_documented_and_no_other() {
         let mut documented: Vec<_> = rows
             .iter()
             .filter(|row| {
-                let shared = row.section == "[vault.NAME]" && section.starts_with("vault.");
+                let shared = (row.section == "[vault.NAME]" && section.starts_with("vault."))
+                    || (row.section == "[credential.NAME]" && section.starts_with("credential."));
                 shared || place(&row.section) == section
             })
             .map(|row| row.key.as_str())
@@ -126,7 +138,7 @@ fn every_key_that_the_parser_knows_is_documented_and_no_other() {
         assert_eq!(documented, known, "[{section}]");
         sections += 1;
     }
-    assert_eq!(sections, 15, "{found:?}");
+    assert_eq!(sections, 17, "{found:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{
         text::shown,
         units,
     },
-    Named, Vault, VaultSource, aws, azure, command, hashicorp, sealed,
+    Entra, Named, Vault, VaultSource, aws, azure, command, hashicorp, sealed,
 };
 use crate::clock;
 
@@ -65,10 +65,6 @@ impl CredentialSource {
         }
     }
 }
-
-/// An identity of Entra that Azure DevOps knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entra {}
 
 /// `[credential.*]`.
 pub(in crate::config) fn credentials(
