@@ -45,9 +45,10 @@ pub use change::unreloadable;
 pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};
 pub use vaults::{
-    AwsSecretsManager, AzureKeyVault, CommandVault, Credential, CredentialSource, Entra, Hashicorp, Lifetime,
-    Sealed, SealedKey, Trust, Vault, VaultSource,
+    AwsSecretsManager, AzureKeyVault, ClientIdentity, CommandVault, Credential, CredentialSource, Entra,
+    Hashicorp, HashicorpAuth, Kv, Lifetime, Sealed, SealedKey, Trust, Vault, VaultSource,
 };
+pub(crate) use vaults::path_and_field;
 
 /// One whole configuration: the main file and all that it includes.
 #[derive(Debug)]

@@ -188,7 +188,7 @@ fn canonical(scheme: &Scheme, authority: &Authority) -> Option<Authority> {
 }
 
 /// A host and perhaps a port: no user, no empty host, no odd port.
-fn is_plain(authority: &Authority) -> bool {
+pub(super) fn is_plain(authority: &Authority) -> bool {
     let bracketed = authority.host().starts_with('[');
     let host_ok = if bracketed {
         authority.host().trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok()
@@ -229,7 +229,7 @@ fn hosts(item: &Item<'_>) -> Vec<Arc<str>> {
     hosts
 }
 
-fn socket_address(item: &Item<'_>) -> Option<SocketAddr> {
+pub(super) fn socket_address(item: &Item<'_>) -> Option<SocketAddr> {
     let text = item.string()?;
     item.check(text.parse().map_err(|_| {
         let right = "write an IP address and a port, such as 127.0.0.1:8443 or [::1]:8443";

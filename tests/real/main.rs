@@ -24,6 +24,9 @@ mod load;
 mod support;
 
 mod disk;
+mod faults;
+mod hashicorp;
 mod memory;
+mod openbao;
 mod outbound;
 mod soak;
