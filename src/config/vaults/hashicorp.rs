@@ -155,11 +155,11 @@ fn address(item: &Item<'_>, addresses: &BTreeMap<Arc<str>, SocketAddr>) -> Optio
 fn is_loopback(authority: &str, addresses: &BTreeMap<Arc<str>, SocketAddr>) -> bool {
     let Ok(authority) = authority.parse::<Authority>() else { return false };
     let host = authority.host();
-    if let Some(address) = addresses.get(host) {
-        return address.ip().is_loopback();
+    // Where the host is an address, no other one is looked up for it.
+    if let Ok(ip) = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+        return ip.is_loopback();
     }
-    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+    addresses.get(host).map_or(host == "localhost", |address| address.ip().is_loopback())
 }
 
 fn auth(item: &Item<'_>, base: &Base) -> Option<HashicorpAuth> {
@@ -314,6 +314,7 @@ mod tests {
         let addresses = BTreeMap::from([
             ("vault.test".into(), "127.0.0.1:8200".parse().unwrap()),
             ("localhost".into(), "10.0.0.1:8200".parse().unwrap()),
+            ("10.0.0.1".into(), "127.0.0.1:8200".parse().unwrap()),
         ]);
         for (authority, bare, moved) in [
             ("127.0.0.1:8200", true, true),
