@@ -294,7 +294,7 @@ fn exchange(mut stream: impl Read + Write, head: &str, body: &[u8]) -> std::io::
 }
 
 /// Head and body of one request; `None` where the client came for nothing.
-fn read_request(stream: &mut impl Read) -> std::io::Result<Option<(String, Vec<u8>)>> {
+pub fn read_request(stream: &mut impl Read) -> std::io::Result<Option<(String, Vec<u8>)>> {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     let end = loop {

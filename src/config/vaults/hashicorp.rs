@@ -103,15 +103,19 @@ pub(super) fn read(fields: &Fields<'_>, base: &Base) -> Option<VaultSource> {
         .required("address", "write address = \"https://vault.corp.example:8200\"")
         .and_then(|item| address(&item, &addresses));
     let trust = Trust::read(fields, base);
-    let namespace = match fields.optional("namespace") {
-        Some(item) => Some(path(&item, "write a namespace, such as \"platform\" or \"platform/build\"")?),
-        None => None,
-    };
+    let namespace = fields
+        .optional("namespace")
+        .map(|item| path(&item, "write a namespace, such as \"platform\" or \"platform/build\""));
     let kv = fields.optional("kv").and_then(|item| item.count(1..=2));
     let kv = kv.map(|version| if version == 1 { Kv::V1 } else { Kv::V2 });
     let auth = fields
         .required("auth", "write auth = { method = \"approle\", … }")
         .and_then(|item| auth(&item, base));
+    // A namespace that is wrong is none to go without.
+    let namespace = match namespace {
+        Some(namespace) => Some(namespace?),
+        None => None,
+    };
     Some(VaultSource::Hashicorp(Hashicorp { address: address?, addresses, trust, namespace, kv, auth: auth? }))
 }
 

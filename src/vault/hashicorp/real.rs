@@ -219,8 +219,9 @@ async fn a_write_keeps_the_other_fields_and_the_version_before_it_is_found() {
     }
     // Somebody else was faster: what was read is not what is there.
     desk.faults.behave_for("POST /v1/secret/data", Behaviour::Slow(std::time::Duration::from_secs(1)));
+    let before = desk.faults.count("POST /v1/secret/data");
     let (written, ()) = tokio::join!(source.write(SECRET, &second), async {
-        while desk.faults.count("POST /v1/secret/data") < 2 {
+        while desk.faults.count("POST /v1/secret/data") == before {
             tokio::task::yield_now().await;
         }
         bao.put("ado/web", &json!({ "pat": "canary-theirs" }));

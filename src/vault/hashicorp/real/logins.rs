@@ -1,7 +1,7 @@
 //! Each way to log in.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::TcpListener,
     thread,
 };
@@ -65,6 +65,8 @@ async fn a_signed_token_is_read_anew_at_each_login() {
     assert_eq!(read(&source, SECRET).await.unwrap().0, "canary-first");
 }
 
+const ISSUER: &str = "https://kubernetes.default.svc";
+
 /// A Kubernetes API that knows one token.
 fn kubernetes(token: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -72,18 +74,11 @@ fn kubernetes(token: String) -> SocketAddr {
     thread::spawn(move || {
         for socket in listener.incoming() {
             let mut socket = socket.unwrap();
-            let mut bytes = Vec::new();
-            let mut piece = [0; 4096];
-            while !bytes.ends_with(b"}\n") && !bytes.ends_with(b"}") {
-                match socket.read(&mut piece).unwrap() {
-                    0 => break,
-                    n => bytes.extend_from_slice(&piece[..n]),
-                }
-            }
-            let known = String::from_utf8_lossy(&bytes).contains(&token);
+            let (_, review) = faults::read_request(&mut socket).unwrap().unwrap();
+            let known = String::from_utf8_lossy(&review).contains(&token);
             let body = json!({
                 "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
-                "status": { "authenticated": known, "user": {
+                "status": { "authenticated": known, "audiences": [ISSUER], "user": {
                     "username": "system:serviceaccount:build:patgate", "uid": "1-2-3",
                     "groups": ["system:serviceaccounts", "system:authenticated"],
                 } },
@@ -103,8 +98,9 @@ async fn a_pod_logs_in_with_its_service_account() {
     let (bao, provider) = (filled(), provider());
     let account = |name: &str| {
         provider.sign(&json!({
-            "iss": "https://kubernetes.default.svc", "aud": ["https://kubernetes.default.svc"],
+            "iss": ISSUER, "aud": [ISSUER],
             "sub": format!("system:serviceaccount:build:{name}"), "exp": 4_000_000_000_u64,
+            "iat": 1_700_000_000, "nbf": 1_700_000_000,
             "kubernetes.io": { "namespace": "build", "serviceaccount": { "name": name, "uid": "1-2-3" } },
         }))
     };
@@ -112,6 +108,7 @@ async fn a_pod_logs_in_with_its_service_account() {
     bao.ok("POST", "sys/auth/cluster", &json!({ "type": "kubernetes" }));
     let config = json!({
         "kubernetes_host": format!("http://{api}"), "disable_local_ca_jwt": true,
+        "kubernetes_ca_cert": bao.authority.pem,
         "token_reviewer_jwt": account("reviewer"),
     });
     bao.ok("POST", "auth/cluster/config", &config);
