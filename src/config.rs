@@ -44,11 +44,11 @@ mod vaults;
 pub use change::unreloadable;
 pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};
+pub(crate) use vaults::path_and_field;
 pub use vaults::{
     AwsSecretsManager, AzureKeyVault, ClientIdentity, CommandVault, Credential, CredentialSource, Entra,
     Hashicorp, HashicorpAuth, Kv, Lifetime, Sealed, SealedKey, Trust, Vault, VaultSource,
 };
-pub(crate) use vaults::path_and_field;
 
 /// One whole configuration: the main file and all that it includes.
 #[derive(Debug)]

@@ -23,8 +23,8 @@ pub use aws::AwsSecretsManager;
 pub use azure::AzureKeyVault;
 pub use command::CommandVault;
 pub use credential::{Credential, CredentialSource, Entra};
-pub use hashicorp::{ClientIdentity, Hashicorp, HashicorpAuth, Kv};
 pub(crate) use hashicorp::path_and_field;
+pub use hashicorp::{ClientIdentity, Hashicorp, HashicorpAuth, Kv};
 pub use sealed::{Sealed, SealedKey};
 
 pub(super) use credential::{credentials, past};

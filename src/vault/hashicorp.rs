@@ -56,7 +56,7 @@ impl Hashicorp {
         };
         let client = network::client(outbound, &vault.trust, &vault.addresses, identity)?;
         let namespace = vault.namespace.as_deref();
-        let wire = Arc::new(Wire::new(client, &vault.address, namespace)?);
+        let wire = Arc::new(Wire::new(client, address(vault), namespace)?);
         let (alive, until) = watch::channel(());
         let login = Login::new(vault.auth.clone(), namespace);
         let session = Session::new(Arc::clone(&wire), login, until);
@@ -77,6 +77,16 @@ impl Hashicorp {
             Some(other) => work(other).await.map_err(|refused| refused.error),
             None => Err(refused.error),
         }
+    }
+}
+
+/// What URLs begin with. A host that is reached elsewhere is reached at the port that stands there, which the client
+/// heeds where the URL has none.
+fn address(vault: &config::Hashicorp) -> Arc<str> {
+    let (scheme, authority) = vault.address.split_once("://").unwrap_or_default();
+    match authority.rsplit_once(':') {
+        Some((host, _)) if vault.addresses.contains_key(host) => format!("{scheme}://{host}").into(),
+        _ => Arc::clone(&vault.address),
     }
 }
 

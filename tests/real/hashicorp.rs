@@ -134,7 +134,10 @@ fn git_clones_with_a_token_from_the_vault_and_a_rotation_is_seen() {
         for name in ["VAULT_ADDR", "BAO_ADDR", "VAULT_AGENT_ADDR", "VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"] {
             command.env(name, "https://127.0.0.1:1");
         }
-        command.env("VAULT_TOKEN", "canary").env("VAULT_NAMESPACE", "canary").env("VAULT_SKIP_VERIFY", "true");
+        command
+            .env("VAULT_TOKEN", "canary")
+            .env("VAULT_NAMESPACE", "canary")
+            .env("VAULT_SKIP_VERIFY", "true");
         command.env("VAULT_CACERT", "/nowhere").env("VAULT_CLIENT_TIMEOUT", "0").env("VAULT_FORMAT", "x");
     });
     let work = proxy.path("work");
@@ -147,10 +150,10 @@ fn git_clones_with_a_token_from_the_vault_and_a_rotation_is_seen() {
     // The first use with the old token is rejected, fetched again and retried within the request.
     assert_eq!(code(&proxy, BRIEF_PATH).0, 200, "{}", proxy.log());
     proxy.git_ok(&work, &["clone", "-q", &proxy.url("/contoso/web/_git/web"), "again"]);
-    let intent = proxy.record("an intent with the version", |record| {
-        record["kind"] == "intent" && record["credential-version"] == "2"
+    let outcome = proxy.record("an outcome with the version", |record| {
+        record["kind"] == "outcome" && record["credential-version"] == "2"
     });
-    assert_eq!(intent["credential"], "brief");
+    assert_eq!(outcome["credential"], "brief");
 
     let mut test = patgate();
     test.args(["vault", "test", "--config"]).arg(proxy.config()).args(["brief", "long"]);

@@ -67,17 +67,11 @@ cluster_addr = "https://{cluster}"
             key = path("server.key").display(),
         );
         fs::write(path("config.hcl"), config).unwrap();
-        let mut bao = Self {
-            folder,
-            authority,
-            tls,
-            plain,
-            process: None,
-            root: String::new(),
-            unseal: String::new(),
-        };
+        let mut bao =
+            Self { folder, authority, tls, plain, process: None, root: String::new(), unseal: String::new() };
         bao.launch();
-        let begun = bao.call("PUT", "sys/init", "", "", &json!({ "secret_shares": 1, "secret_threshold": 1 }));
+        let begun =
+            bao.call("PUT", "sys/init", "", "", &json!({ "secret_shares": 1, "secret_threshold": 1 }));
         bao.root = begun.1["root_token"].as_str().unwrap().into();
         bao.unseal = begun.1["keys"][0].as_str().unwrap().into();
         bao.unseal();
@@ -103,7 +97,9 @@ cluster_addr = "https://{cluster}"
     pub fn unseal(&self) {
         let key = &self.unseal;
         self.call("PUT", "sys/unseal", "", "", &json!({ "key": key }));
-        self.until("it is open and active", |bao| bao.call("GET", "sys/health", "", "", &Value::Null).0 == 200);
+        self.until("it is open and active", |bao| {
+            bao.call("GET", "sys/health", "", "", &Value::Null).0 == 200
+        });
     }
 
     pub fn seal(&self) {

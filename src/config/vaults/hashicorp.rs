@@ -116,7 +116,14 @@ pub(super) fn read(fields: &Fields<'_>, base: &Base) -> Option<VaultSource> {
         Some(namespace) => Some(namespace?),
         None => None,
     };
-    Some(VaultSource::Hashicorp(Hashicorp { address: address?, addresses, trust, namespace, kv, auth: auth? }))
+    Some(VaultSource::Hashicorp(Hashicorp {
+        address: address?,
+        addresses,
+        trust,
+        namespace,
+        kv,
+        auth: auth?,
+    }))
 }
 
 /// `addresses = { "vault.corp.example" = "127.0.0.1:8200" }`.
@@ -148,7 +155,8 @@ fn address(item: &Item<'_>, addresses: &BTreeMap<Arc<str>, SocketAddr>) -> Optio
         "https" => {}
         "http" if is_loopback(&authority, addresses) => {}
         "http" => {
-            let wrong = "would send tokens in the clear; write https:// (plain http:// is for loopback alone)";
+            let wrong =
+                "would send tokens in the clear; write https:// (plain http:// is for loopback alone)";
             return item.check(Err(wrong.into()));
         }
         _ => return item.check(Err(format!("is not such a URL; {right}"))),
@@ -234,17 +242,18 @@ fn jwt(fields: &Fields<'_>, method: &str, base: &Base) -> Option<HashicorpAuth> 
 fn certificate(fields: &Fields<'_>, base: &Base) -> Option<HashicorpAuth> {
     let mount = mount(fields, "cert");
     let name = fields.optional("name").and_then(|item| item.string()).map(Arc::from);
-    let certificate = fields.required("certificate", "name the file of the certificate, then its chain (PEM)");
+    let certificate =
+        fields.required("certificate", "name the file of the certificate, then its chain (PEM)");
     let key = fields.required("key", "name the file of the certificate's private key (PEM)");
     let (chain, key) = tls::identity(&certificate?, &key?, base)?;
     Some(HashicorpAuth::Certificate { mount: mount?, name, identity: ClientIdentity { chain, key } })
 }
 
 fn helper(fields: &Fields<'_>) -> Option<HashicorpAuth> {
-    let right = "write the program's whole path and its arguments, such as [\"/usr/local/bin/vault-token\", \"get\"]";
+    let right =
+        "write the program's whole path and its arguments, such as [\"/usr/local/bin/vault-token\", \"get\"]";
     let items = fields.required("command", right)?.array(right)?;
-    let words: Option<Vec<Arc<str>>> =
-        items.iter().map(|item| item.string().map(Arc::from)).collect();
+    let words: Option<Vec<Arc<str>>> = items.iter().map(|item| item.string().map(Arc::from)).collect();
     let words = words?;
     if !words.first().is_some_and(|program| program.starts_with('/')) {
         items.first()?.problem(format!("is no whole path, and no folder is searched for programs; {right}"));
@@ -263,7 +272,8 @@ fn path(item: &Item<'_>, right: &str) -> Option<Arc<str>> {
 
 /// What can stand between two slashes: nothing that means another place.
 fn is_plain_segment(segment: &str) -> bool {
-    !matches!(segment, "" | "." | "..") && !segment.chars().any(|c| c.is_control() || matches!(c, '?' | '#' | '\\'))
+    !matches!(segment, "" | "." | "..")
+        && !segment.chars().any(|c| c.is_control() || matches!(c, '?' | '#' | '\\'))
 }
 
 /// `mount/path#field`, as its path and its field. `None`: it is not.

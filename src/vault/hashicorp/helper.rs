@@ -41,7 +41,8 @@ pub(super) async fn run(words: &[Arc<str>]) -> Result<SecretString, VaultError> 
     let Some((program, arguments)) = words.split_first() else {
         return Err(VaultError::Denied("there is no token helper".into()));
     };
-    let unavailable = |what: &str| VaultError::Unavailable(format!("the token helper {program} {what}").into());
+    let unavailable =
+        |what: &str| VaultError::Unavailable(format!("the token helper {program} {what}").into());
     let mut command = Command::new(&**program);
     command
         .args(arguments.iter().map(|word| &**word))

@@ -255,7 +255,11 @@ impl Store {
         let room = room(known.as_ref(), value);
         let fields = merged(known.as_ref(), at, value);
         let answer = self.wire.ask(Ask::post(&spot.path(), &fields, room).with(&pass.token)).await?;
-        if answer.status.is_success() { Ok(()) } else { Err(refused(&answer, &format!("a write to {}", at.path))) }
+        if answer.status.is_success() {
+            Ok(())
+        } else {
+            Err(refused(&answer, &format!("a write to {}", at.path)))
+        }
     }
 
     async fn write_version(
@@ -419,7 +423,8 @@ fn merged<'a>(
     at: &'a Reference,
     value: &'a SecretString,
 ) -> BTreeMap<&'a str, Piece<'a>> {
-    let known = known.into_iter().flat_map(|fields| &fields.0).map(|(name, raw)| (name.as_str(), Piece::Kept(raw)));
+    let known =
+        known.into_iter().flat_map(|fields| &fields.0).map(|(name, raw)| (name.as_str(), Piece::Kept(raw)));
     let mut fields: BTreeMap<_, _> = known.collect();
     fields.insert(&at.field, Piece::New(exposed(value)));
     fields
@@ -427,7 +432,8 @@ fn merged<'a>(
 
 /// How many bytes the fields are.
 fn room(known: Option<&Fields<'_>>, value: &SecretString) -> usize {
-    let known = known.into_iter().flat_map(|fields| &fields.0).map(|(name, raw)| name.len() + raw.get().len() + 8);
+    let known =
+        known.into_iter().flat_map(|fields| &fields.0).map(|(name, raw)| name.len() + raw.get().len() + 8);
     known.sum::<usize>() + exposed(value).len()
 }
 

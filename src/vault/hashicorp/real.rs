@@ -22,8 +22,8 @@ mod faults;
 #[path = "../../../tests/real/openbao.rs"]
 mod openbao;
 
-mod logins;
 mod life;
+mod logins;
 
 use faults::{Behaviour, Faults, Upstream};
 use openbao::OpenBao;
@@ -151,7 +151,8 @@ async fn both_versions_of_the_engine_are_read_wherever_they_are_mounted() {
     let source = desk.source();
     assert_eq!(read(&source, SECRET).await.unwrap().0, "canary-second");
     assert_eq!(read(&source, "old/ado/web#pat").await.unwrap().0, "canary-old");
-    for (kv, secret, value) in [(Kv::V2, SECRET, "canary-second"), (Kv::V1, "old/ado/web#pat", "canary-old")] {
+    for (kv, secret, value) in [(Kv::V2, SECRET, "canary-second"), (Kv::V1, "old/ado/web#pat", "canary-old")]
+    {
         let before = desk.faults.count("internal/ui/mounts");
         let source = open(&config::Hashicorp { kv: Some(kv), ..desk.vault.clone() });
         assert_eq!(read(&source, secret).await.unwrap().0, value);
@@ -296,11 +297,7 @@ async fn a_limit_of_the_rate_and_a_seal_are_silence() {
     let desk = Desk::new();
     let (bao, source) = (&desk.bao, desk.source());
     assert_eq!(read(&source, SECRET).await.unwrap().0, "canary-first");
-    bao.ok(
-        "POST",
-        "sys/quotas/rate-limit/one",
-        &json!({ "path": "secret/", "rate": 1, "interval": "60s" }),
-    );
+    bao.ok("POST", "sys/quotas/rate-limit/one", &json!({ "path": "secret/", "rate": 1, "interval": "60s" }));
     let _ = read(&source, SECRET).await;
     let limited = read(&source, SECRET).await.unwrap_err();
     assert!(matches!(&limited, VaultError::Unavailable(why) if why.contains("429")), "{limited}");
@@ -321,9 +318,12 @@ async fn the_vaults_own_tls_and_plain_loopback_are_reached_by_their_names() {
     let bao = &desk.bao;
     let direct = vault(bao.tls(), &bao.path("ca.pem"), desk.vault.auth.clone());
     assert_eq!(read(&open(&direct), SECRET).await.unwrap().0, "canary-first");
-    let address: Arc<str> = format!("https://vault.test:{}", bao.tls().port()).into();
-    let named = config::Hashicorp { address, addresses: [("vault.test".into(), bao.tls())].into(), ..direct };
-    assert_eq!(read(&open(&named), SECRET).await.unwrap().0, "canary-first");
+    let addresses = [("vault.test".into(), bao.tls())].into();
+    let mut named = config::Hashicorp { addresses, ..direct };
+    for address in ["https://vault.test:8200", "https://vault.test"] {
+        named.address = address.into();
+        assert_eq!(read(&open(&named), SECRET).await.unwrap().0, "canary-first", "{address}");
+    }
     let plain = config::Hashicorp {
         address: format!("http://{}", bao.plain()).into(),
         trust: Trust::default(),

@@ -94,12 +94,12 @@ pub(super) struct Answer {
 impl Wire {
     /// # Errors
     /// A namespace that no header can carry, as a sentence.
-    pub(super) fn new(client: Client, address: &Arc<str>, namespace: Option<&str>) -> Result<Self, String> {
+    pub(super) fn new(client: Client, address: Arc<str>, namespace: Option<&str>) -> Result<Self, String> {
         let namespace = namespace
             .map(HeaderValue::from_str)
             .transpose()
             .map_err(|_| "its namespace holds characters that no header can carry".to_owned())?;
-        Ok(Self { client, address: Arc::clone(address), namespace })
+        Ok(Self { client, address, namespace })
     }
 
     /// Asks, and reads the answer.
@@ -182,7 +182,9 @@ impl Answer {
                 status.as_u16()
             )),
             // It answered, but not with what was asked for.
-            status if status.is_success() => unavailable(format!("its answer is empty ({})", status.as_u16())),
+            status if status.is_success() => {
+                unavailable(format!("its answer is empty ({})", status.as_u16()))
+            }
             // A standby that has not heard yet of what was written elsewhere.
             StatusCode::PRECONDITION_FAILED => unavailable("it is not up to date yet (412)".into()),
             StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED => {

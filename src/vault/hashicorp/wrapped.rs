@@ -89,7 +89,8 @@ impl Wrapped {
                 file.display()
             )));
         }
-        let answer = wire.ask(Ask::post("sys/wrapping/unwrap", &serde_json::Map::new(), 0).with(&wrapping)).await?;
+        let answer =
+            wire.ask(Ask::post("sys/wrapping/unwrap", &serde_json::Map::new(), 0).with(&wrapping)).await?;
         if !answer.status.is_success() {
             return Err(match answer.failure("the wrapping token") {
                 VaultError::Denied(_) => used(file),

@@ -1,10 +1,6 @@
 //! Each way to log in.
 
-use std::{
-    io::Write as _,
-    net::TcpListener,
-    thread,
-};
+use std::{io::Write as _, net::TcpListener, thread};
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -23,7 +19,8 @@ impl Provider {
     fn sign(&self, claims: &Value) -> String {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let text = format!("{}.{}", part(&json!({ "alg": "ES256", "typ": "JWT" })), part(claims));
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.0.serialized_der()).unwrap();
+        let key =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.0.serialized_der()).unwrap();
         let signature = key.sign(&SystemRandom::new(), text.as_bytes()).unwrap();
         format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
@@ -120,11 +117,8 @@ async fn a_pod_logs_in_with_its_service_account() {
     let file = bao.private("service-account", &account("other"));
     // As Kubernetes mounts it.
     rustix::fs::chmod(&file, rustix::fs::Mode::from_raw_mode(0o644)).unwrap();
-    let auth = HashicorpAuth::Jwt {
-        mount: "cluster".into(),
-        role: "patgate".into(),
-        token_file: file.clone(),
-    };
+    let auth =
+        HashicorpAuth::Jwt { mount: "cluster".into(), role: "patgate".into(), token_file: file.clone() };
     let source = by(&bao, auth);
     assert!(denied(&source, SECRET).await.contains("login at auth/cluster/login"));
     std::fs::write(&file, account("patgate")).unwrap();
