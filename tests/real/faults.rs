@@ -25,7 +25,7 @@ use rustls::{
 pub const BODY_CANARY: &str = "canary-in-the-body-of-an-answer";
 
 /// For anything that a peer does.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What happens to a request, or to its connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -261,7 +261,7 @@ impl Shared {
             let name = line.split(':').next().unwrap_or_default();
             !line.is_empty() && !name.eq_ignore_ascii_case("connection")
         }) {
-            request.push_str(&format!("{line}\r\n"));
+            request.extend([line, "\r\n"]);
         }
         request.push_str("connection: close\r\n\r\n");
         let (address, tls) = match &self.upstream {

@@ -118,7 +118,7 @@ fn until(proxy: &TestProxy, path: &str, wanted: (u16, &str), when: &str) -> Dura
         if (got.0, got.1.as_str()) == wanted {
             return begun.elapsed();
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{when}: {path}: {got:?}\n{}", proxy.log());
+        assert!(begun.elapsed() < Duration::from_mins(1), "{when}: {path}: {got:?}\n{}", proxy.log());
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -235,7 +235,7 @@ fn a_vault_that_dies_and_comes_back_sealed_is_waited_for() {
     until(&proxy, BRIEF_PATH, (503, "vault-unavailable"), "dead");
     desk.bao.launch();
     until(&proxy, BRIEF_PATH, (503, "vault-unavailable"), "sealed");
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !proxy.log().contains("it is sealed") {
         assert!(Instant::now() < deadline, "{}", proxy.log());
         code(&proxy, BRIEF_PATH);

@@ -26,7 +26,7 @@ const LOGIN: Duration = Duration::from_secs(20);
 const MARGIN: Duration = Duration::from_secs(30);
 
 /// A token that is younger than this has the policies of now: what is forbidden to it stays forbidden.
-const YOUNG: Duration = Duration::from_secs(5 * 60);
+const YOUNG: Duration = Duration::from_mins(5);
 
 /// Between two tries of a renewal at least.
 const PAUSE: Duration = Duration::from_secs(1);

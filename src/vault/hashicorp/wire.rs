@@ -59,9 +59,8 @@ impl<'a> Ask<'a> {
     }
 
     /// With a version in the query.
-    pub(super) fn version(mut self, version: u64) -> Self {
-        self.path.push_str(&format!("?version={version}"));
-        self
+    pub(super) fn version(self, version: u64) -> Self {
+        Self { path: format!("{}?version={version}", self.path), ..self }
     }
 
     /// With a token.
