@@ -39,6 +39,7 @@ mod contract;
 mod entra;
 pub mod environment;
 pub mod file;
+pub mod hashicorp;
 pub mod health;
 mod identity;
 mod locked;
@@ -137,7 +138,8 @@ pub fn source(vault: &config::Vault, outbound: &config::Outbound) -> Result<Arc<
         VaultSource::Environment => Arc::new(environment::Environment::new()),
         VaultSource::File => Arc::new(file::File::new()),
         VaultSource::AzureKeyVault(vault) => Arc::new(azure_key_vault::AzureKeyVault::open(vault, outbound)?),
-        VaultSource::Command(_) | VaultSource::Hashicorp(_) | VaultSource::AwsSecretsManager(_) => {
+        VaultSource::Hashicorp(vault) => Arc::new(hashicorp::Hashicorp::open(vault, outbound)?),
+        VaultSource::Command(_) | VaultSource::AwsSecretsManager(_) => {
             return Err("this type of vault is not built".into());
         }
     })

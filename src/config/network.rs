@@ -172,7 +172,7 @@ fn canonical(scheme: &Scheme, authority: &Authority) -> Option<Authority> {
 }
 
 /// A host and perhaps a port: no user, no empty host, no odd port.
-fn is_plain(authority: &Authority) -> bool {
+pub(super) fn is_plain(authority: &Authority) -> bool {
     let bracketed = authority.host().starts_with('[');
     let host_ok = if bracketed {
         authority.host().trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok()

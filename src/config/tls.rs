@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use rustls::{
     ServerConfig,
-    crypto::aws_lc_rs,
+    crypto::{KeyProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::{CertifiedKey, SingleCertAndKey},
 };
@@ -35,6 +35,22 @@ pub(super) fn listener(
     }
     let server = key.check(server(chain, private, http2, &certificate_path, &key_path))?;
     Some(ListenTls { certificate: certificate_path, key: key_path, server: Arc::new(server) })
+}
+
+/// Reads what patgate shows of itself: the chain, and the file of its key, which is proved to belong to it.
+pub(super) fn identity(
+    certificate: &Item<'_>,
+    key: &Item<'_>,
+    base: &Base,
+) -> Option<(Vec<CertificateDer<'static>>, std::path::PathBuf)> {
+    let chain = chain(certificate, base);
+    let private = private_key(key, base);
+    let ((certificate_path, chain), (key_path, private)) = (chain?, private?);
+    for der in &chain {
+        in_date(certificate, der, &certificate_path, true);
+    }
+    let pair = pair(aws_lc_rs::default_provider().key_provider, chain, private, &certificate_path, &key_path);
+    Some((key.check(pair)?.cert, key_path))
 }
 
 /// Reads the certificates of a CA file.
@@ -98,17 +114,8 @@ fn server(
     certificate_path: &Path,
     key_path: &Path,
 ) -> Result<ServerConfig, String> {
-    let (certificate_path, key_path) = (certificate_path.display(), key_path.display());
     let provider = aws_lc_rs::default_provider();
-    let key = provider.key_provider.load_private_key(key).map_err(|_| {
-        format!("{key_path} holds a key of a kind that is not known; use RSA (2048 bits or more), ECDSA or Ed25519")
-    })?;
-    let pair = CertifiedKey::new(chain, key);
-    pair.keys_match().map_err(|_| {
-        format!(
-            "{key_path} is not the key of {certificate_path}; name the key that the certificate was made for"
-        )
-    })?;
+    let pair = pair(provider.key_provider, chain, key, certificate_path, key_path)?;
     let mut server = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| format!("TLS can't be set up ({error}); use another key"))?
@@ -117,6 +124,27 @@ fn server(
     let protocols: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
     server.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(server)
+}
+
+/// A certificate with the key that it was made for.
+fn pair(
+    keys: &dyn KeyProvider,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    certificate_path: &Path,
+    key_path: &Path,
+) -> Result<CertifiedKey, String> {
+    let (certificate_path, key_path) = (certificate_path.display(), key_path.display());
+    let key = keys.load_private_key(key).map_err(|_| {
+        format!("{key_path} holds a key of a kind that is not known; use RSA (2048 bits or more), ECDSA or Ed25519")
+    })?;
+    let pair = CertifiedKey::new(chain, key);
+    pair.keys_match().map_err(|_| {
+        format!(
+            "{key_path} is not the key of {certificate_path}; name the key that the certificate was made for"
+        )
+    })?;
+    Ok(pair)
 }
 
 /// `strict`: a certificate that is out of date is a problem, not only a warning.

@@ -24,7 +24,8 @@ pub use aws::AwsSecretsManager;
 pub use azure::{AzureKeyVault, Entra};
 pub use command::CommandVault;
 pub use credential::{Credential, CredentialSource};
-pub use hashicorp::Hashicorp;
+pub(crate) use hashicorp::path_and_field;
+pub use hashicorp::{ClientIdentity, Hashicorp, HashicorpAuth, Kv};
 pub use identity::{Identity, IdentityMethod};
 pub use sealed::{Sealed, SealedKey};
 

@@ -22,6 +22,8 @@ pub(super) enum Readers {
     Owner,
     /// The group: systemd gives a service its credentials by an access list, which the mode shows as the group's.
     Group,
+    /// Everybody: Kubernetes mounts the token of a service account for whoever is in the pod.
+    Anybody,
 }
 
 /// Why a file was not read.
@@ -77,7 +79,11 @@ pub(super) fn read(path: &Path, readers: Readers, cap: usize) -> Result<Zeroizin
     }
     let own = about.uid() == rustix::process::geteuid().as_raw();
     // Kubernetes mounts secrets as root's, for a group that patgate is in.
-    let others = if own && readers == Readers::Owner { 0o077 } else { 0o037 };
+    let others = match readers {
+        Readers::Owner if own => 0o077,
+        Readers::Owner | Readers::Group => 0o037,
+        Readers::Anybody => 0o033,
+    };
     if about.mode() & others != 0 {
         return Err(Unread::Open(path.to_owned(), about.mode() & 0o777));
     }
@@ -141,18 +147,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         fs::write(&path, "value\n").unwrap();
-        for (mode, owner, group) in [
-            (0o600, true, true),
-            (0o400, true, true),
-            (0o440, false, true),
-            (0o660, false, false),
-            (0o604, false, false),
-            (0o644, false, false),
-            (0o610, false, false),
+        for (mode, owner, group, anybody) in [
+            (0o600, true, true, true),
+            (0o400, true, true, true),
+            (0o440, false, true, true),
+            (0o660, false, false, false),
+            (0o604, false, false, true),
+            (0o644, false, false, true),
+            (0o646, false, false, false),
+            (0o610, false, false, false),
         ] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(read(&path, Readers::Owner, 64).is_ok(), owner, "{mode:o}");
             assert_eq!(read(&path, Readers::Group, 64).is_ok(), group, "{mode:o}");
+            assert_eq!(read(&path, Readers::Anybody, 64).is_ok(), anybody, "{mode:o}");
         }
     }
 

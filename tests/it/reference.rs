@@ -47,6 +47,7 @@ fn place(section: &str) -> &str {
         "type = \"sealed\"" => "vault.sealed",
         "type = \"file\"" => "vault.file",
         "type = \"azure-key-vault\"" => "vault.azure",
+        "type = \"hashicorp\"" => "vault.hashicorp",
         "[credential.NAME]" | "type = \"pat\"" => "credential.web",
         "type = \"entra\"" => "credential.entra",
         "[client.NAME]" => "client.here",
@@ -78,6 +79,10 @@ fn configuration(section: &str, more: &str) -> String {
         (
             "[credential.entra]",
             "type = \"entra\"\nauth = { method = \"azure-cli\" }\norganizations = [\"contoso\"]",
+        ),
+        (
+            "[vault.hashicorp]",
+            "type = \"hashicorp\"\naddress = \"https://vault.test\"\nauth = { method = \"token-file\", token-file = \"token\" }",
         ),
         ("[credential.web]", "vault = \"environment\"\nsecret = \"PAT\"\norganizations = [\"contoso\"]"),
         ("[client.here]", "addresses = [\"127.0.0.1\"]"),
@@ -138,7 +143,7 @@ fn every_key_that_the_parser_knows_is_documented_and_no_other() {
         assert_eq!(documented, known, "[{section}]");
         sections += 1;
     }
-    assert_eq!(sections, 17, "{found:?}");
+    assert_eq!(sections, 18, "{found:?}");
 }
 
 #[test]

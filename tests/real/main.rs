@@ -26,7 +26,10 @@ mod rotation;
 mod support;
 
 mod disk;
+mod faults;
 mod forgotten;
+mod hashicorp;
 mod memory;
+mod openbao;
 mod outbound;
 mod soak;
