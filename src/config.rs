@@ -44,9 +44,10 @@ mod vaults;
 pub use change::unreloadable;
 pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};
+pub(crate) use units::timestamp;
 pub use vaults::{
-    AwsSecretsManager, AzureKeyVault, CommandVault, Credential, CredentialSource, Entra, Hashicorp, Lifetime,
-    Sealed, SealedKey, Trust, Vault, VaultSource,
+    AwsSecretsManager, AzureKeyVault, CommandFormat, CommandVault, Credential, CredentialSource, Entra,
+    FileVault, Hashicorp, Lifetime, ReadableBy, Sealed, SealedKey, Trust, Vault, VaultSource,
 };
 
 /// One whole configuration: the main file and all that it includes.

@@ -26,6 +26,7 @@ mod location;
 mod network;
 mod pool;
 mod proxy;
+mod reach;
 mod renew;
 mod resolve;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod verdict;
 
 pub use body::{Body, BodyError};
 pub use connect::Roots;
+pub(crate) use reach::reach;
 
 use self::{
     body::Outcome,

@@ -16,13 +16,16 @@ mod aws;
 mod azure;
 mod command;
 mod credential;
+mod file;
 mod hashicorp;
+mod program;
 mod sealed;
 
 pub use aws::AwsSecretsManager;
 pub use azure::AzureKeyVault;
-pub use command::CommandVault;
+pub use command::{CommandFormat, CommandVault};
 pub use credential::{Credential, CredentialSource, Entra};
+pub use file::{FileVault, ReadableBy};
 pub use hashicorp::Hashicorp;
 pub use sealed::{Sealed, SealedKey};
 
@@ -45,8 +48,8 @@ pub struct Vault {
 pub enum VaultSource {
     /// A local file of secrets, encrypted for a key.
     Sealed(Sealed),
-    /// Files, each holding one secret, that nobody else may read.
-    File,
+    /// Files, each holding one secret.
+    File(FileVault),
     /// Environment variables of patgate's own process.
     Environment,
     /// A program that prints a secret.
@@ -133,7 +136,7 @@ fn vault(item: &Item<'_>, base: &Base) -> Option<Vault> {
     let lifetime = lifetime(&fields);
     let source = match name {
         "sealed" => sealed::read(&fields, base),
-        "file" => Some(VaultSource::File),
+        "file" => file::read(&fields),
         "environment" => Some(VaultSource::Environment),
         "command" => command::read(&fields, base),
         "hashicorp" => hashicorp::read(&fields, base),

@@ -45,6 +45,7 @@ fn place(section: &str) -> &str {
         "[vault.NAME]" | "type = \"environment\"" => "vault.environment",
         "type = \"sealed\"" => "vault.sealed",
         "type = \"file\"" => "vault.file",
+        "type = \"command\"" => "vault.command",
         "[credential.NAME]" => "credential.web",
         "[client.NAME]" => "client.here",
         "[[rule]]" => "rule",
@@ -65,6 +66,7 @@ fn configuration(section: &str, more: &str) -> String {
         ("[outbound]", ""),
         ("[vault.environment]", "type = \"environment\""),
         ("[vault.file]", "type = \"file\""),
+        ("[vault.command]", "type = \"command\""),
         ("[vault.sealed]", "type = \"sealed\"\npath = \"vault.sealed\"\nkey = \"vault.key\""),
         ("[credential.web]", "vault = \"environment\"\nsecret = \"PAT\"\norganizations = [\"contoso\"]"),
         ("[client.here]", "addresses = [\"127.0.0.1\"]"),
@@ -124,7 +126,7 @@ fn every_key_that_the_parser_knows_is_documented_and_no_other() {
         assert_eq!(documented, known, "[{section}]");
         sections += 1;
     }
-    assert_eq!(sections, 14, "{found:?}");
+    assert_eq!(sections, 15, "{found:?}");
 }
 
 #[test]
