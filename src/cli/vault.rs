@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use crate::{config::SealedKey, vault::sealed::SealedError};
 
 mod list;
+mod new_key;
 mod recipients;
 mod remove;
 mod rotate_key;
@@ -35,6 +36,8 @@ pub enum Command {
     Remove(remove::Arguments),
     /// Give a sealed vault another key
     RotateKey(rotate_key::Arguments),
+    /// Make a key for a vault, and print its public key
+    NewKey(new_key::Arguments),
     /// For whom a sealed vault is sealed: other instances, a recovery key
     #[command(subcommand)]
     Recipients(recipients::Command),
@@ -103,6 +106,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::List(list) => list::run(&list, &mut out),
         Command::Remove(remove) => remove::run(&remove, &mut out),
         Command::RotateKey(rotate) => rotate_key::run(&rotate, &mut out),
+        Command::NewKey(new_key) => new_key::run(&new_key, &mut out),
         Command::Recipients(recipients) => recipients::run(&recipients, &mut out),
         Command::Test(test) => test::run(&test, &mut out),
     };

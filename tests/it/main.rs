@@ -32,3 +32,4 @@ mod reference;
 mod reload;
 mod requests;
 mod start;
+mod vaults;

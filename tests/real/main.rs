@@ -24,6 +24,7 @@ mod load;
 mod support;
 
 mod disk;
+mod helpers;
 mod memory;
 mod outbound;
 mod soak;

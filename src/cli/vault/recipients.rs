@@ -21,7 +21,7 @@ Exit codes: 0 listed, 69 a file can't be read now, 78 the key does not open the 
     /// Seal a vault for one more public key
     #[command(after_help = "\
 Examples:
-  age-keygen -o recovery.key            on another machine: it prints the public key, and the file goes into a safe
+  patgate vault new-key recovery.key    on another machine: it prints the public key, and the file goes into a safe
   patgate vault recipients add --vault vault.sealed --note recovery age1…
 
 Every recipient can read all that is in the vault, now and after each later change. Exit codes: 0 done, 69 a file can't be

@@ -40,6 +40,7 @@ fn said(line: &str) -> Result<String, Failure> {
         Command::List(list) => list::run(&list, &mut out)?,
         Command::Remove(remove) => remove::run(&remove, &mut out)?,
         Command::RotateKey(rotate) => rotate_key::run(&rotate, &mut out)?,
+        Command::NewKey(new_key) => new_key::run(&new_key, &mut out)?,
         Command::Recipients(recipients) => recipients::run(&recipients, &mut out)?,
         other => panic!("{other:?}"),
     }
@@ -81,7 +82,7 @@ fn every_command_has_examples_and_its_exit_codes_in_its_help() {
         if own.is_empty() { vec![command.clone()] } else { own.iter().flat_map(all).collect() }
     }
     let commands = all(&Line::command());
-    assert_eq!(commands.len(), 8);
+    assert_eq!(commands.len(), 9);
     for mut command in commands {
         let help = command.render_help().to_string();
         for part in ["Examples:", "Exit", "69", "78"] {
@@ -164,11 +165,12 @@ fn what_is_removed_is_gone_and_what_is_not_there_is_named() {
 fn recipients_are_added_listed_removed() {
     let folder = tempfile::tempdir().unwrap();
     let (vault, other) = (folder.path().join("vault.age"), folder.path().join("other.age"));
-    for path in [&vault, &other] {
-        seal(&format!("seal --vault {} --new-key web", path.display()), "canary").unwrap();
-    }
-    let key = std::fs::read_to_string(other.with_extension("key")).unwrap();
-    let public = key.lines().next().unwrap().rsplit(' ').next().unwrap();
+    seal(&format!("seal --vault {} --new-key web", vault.display()), "canary").unwrap();
+    let new_key = format!("new-key {}", other.with_extension("key").display());
+    let made = said(&new_key).unwrap();
+    let public = made.trim().rsplit(' ').next().unwrap();
+    let Err(Failure(CONFIG, why)) = said(&new_key) else { panic!("another one") };
+    assert!(why.contains("not overwritten"), "{why}");
     let place = format!("--vault {}", vault.display());
     said(&format!("recipients add {place} --note recovery {public}")).unwrap();
     let list = said(&format!("recipients list {place}")).unwrap();

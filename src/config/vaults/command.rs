@@ -205,7 +205,16 @@ fn variables<T>(item: Option<Item<'_>>, value: impl Fn(&Item<'_>) -> Option<T>) 
 /// Whether a variable is called like those that hold a secret.
 fn holds_a_secret(key: &str) -> bool {
     const ENDINGS: &[&str] = &[
-        "TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "SECRET_KEY", "ACCESS_KEY", "API_KEY", "SESSION", "PAT",
+        "TOKEN",
+        "PASSWORD",
+        "PASSWD",
+        "PASSPHRASE",
+        "SECRET",
+        "SECRET_KEY",
+        "ACCESS_KEY",
+        "API_KEY",
+        "SESSION",
+        "PAT",
     ];
     let name = key.rsplit('.').next().unwrap_or_default().to_ascii_uppercase();
     ENDINGS.iter().any(|ending| {

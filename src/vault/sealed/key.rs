@@ -93,19 +93,22 @@ pub(super) fn public(text: &str) -> Result<x25519::Recipient, SealedError> {
     text.parse().map_err(|_| SealedError::Recipient)
 }
 
-/// Makes a key in a file that only its owner can read.
+/// Makes a key in a file that only its owner can read. Gives its public half.
 ///
 /// # Errors
 /// A file that exists, a folder that can't be written.
-pub fn generate_key(path: &Path) -> Result<(), SealedError> {
+pub fn generate_key(path: &Path) -> Result<String, SealedError> {
     let io = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => SealedError::Exists(path.to_owned()),
         _ => SealedError::Io(path.to_owned(), error),
     };
-    let text = file_of(&[x25519::Identity::generate()]);
+    let identity = x25519::Identity::generate();
+    let public = identity.to_public().to_string();
+    let text = file_of(&[identity]);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
-    File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(io)
+    File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(io)?;
+    Ok(public)
 }
 
 /// The content of a key file.
