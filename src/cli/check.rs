@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     app::{Snapshot, keep_to_ourselves},
     config::{Config, Problem},
-    upstream,
+    upstream, vault,
 };
 
 /// What `check` takes.
@@ -57,11 +58,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     if arguments.json {
         let list = |problems: &[Problem]| problems.iter().map(as_json).collect::<Vec<_>>();
-        let mut said = json!({ "problems": list(&problems), "warnings": list(warnings) });
-        if let Some(online) = online {
-            said["online"] = online.into_iter().map(|part| part.json).collect();
-        }
-        print(said);
+        let (problems, warnings) = (list(&problems), list(warnings));
+        print(match online {
+            None => json!({ "problems": problems, "warnings": warnings }),
+            Some(online) => {
+                let online: Vec<_> = online.into_iter().map(|part| part.json).collect();
+                json!({ "problems": problems, "warnings": warnings, "online": online })
+            }
+        });
         return ExitCode::from(code);
     }
     for warning in warnings {
@@ -106,6 +110,14 @@ fn reach(config: &Config) -> Result<Vec<Tried>, Failure> {
             json: test::as_json(credential, tried),
         })
         .collect();
+    for (name, set_up) in unread(config) {
+        let (text, error) = match &set_up {
+            Ok(()) => (format!("vault {name}: not read, for no credential is in it"), None),
+            Err(why) => (format!("vault {name}: FAILED: {why}"), Some(why)),
+        };
+        let json = json!({ "vault": &**name, "read": false, "error": error });
+        all.push(Tried { right: set_up.is_ok(), text, json });
+    }
     for (host, reached) in upstream::reach(config)? {
         let host = host.authority();
         all.push(match reached {
@@ -122,6 +134,13 @@ fn reach(config: &Config) -> Result<Vec<Tried>, Failure> {
         });
     }
     Ok(all)
+}
+
+/// The vaults that no credential is in, and whether they can be set up, as every start does.
+fn unread(config: &Config) -> impl Iterator<Item = (&Arc<str>, Result<(), String>)> {
+    let read: Vec<_> = config.credentials.values().map(|credential| credential.source.giver()).collect();
+    let unread = config.vaults.iter().filter(move |(name, _)| !read.contains(name));
+    unread.map(|(name, vault)| (name, vault::source(vault, &config.outbound).map(drop)))
 }
 
 /// Everything that is wrong with a configuration, as text.

@@ -40,13 +40,13 @@ async fn connect(config: &Config, roots: &Roots, host: Host) -> Result<(), Arc<s
 
 /// The hosts of the rules that allow, and `dev.azure.com`, where every tool begins.
 fn hosts(config: &Config) -> Vec<Host> {
-    let patterns = config.rules.iter().filter(allows).flat_map(|rule| &rule.paths);
+    let patterns = config.rules.iter().filter(|rule| allows(rule)).flat_map(|rule| &rule.paths);
     let mut hosts: Vec<Host> = patterns.map(crate::policy::Pattern::host).chain([Host::DevAzure]).collect();
     hosts.sort_unstable();
     hosts.dedup();
     hosts
 }
 
-fn allows(rule: &&Rule) -> bool {
+fn allows(rule: &Rule) -> bool {
     matches!(rule.verdict, RuleVerdict::Allow(..))
 }

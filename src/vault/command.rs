@@ -8,7 +8,6 @@ use std::{fmt, path::Path, sync::Arc};
 
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
-use zeroize::Zeroizing;
 
 use super::{
     Facts, Fetch, Fetched, SecretSource, VaultError,
@@ -47,7 +46,7 @@ impl Command {
 
     async fn read(&self, secret: &str) -> Result<Fetched, VaultError> {
         let broke_off = |_| VaultError::Unavailable("the read broke off".into());
-        let (arguments, input) = self.request(secret)?;
+        let Job { arguments, input, .. } = self.request(secret)?;
         let program = arguments.first().cloned().unwrap_or_default();
         let _turn = self.turns.acquire().await.map_err(broke_off)?;
         let job = Job { arguments, environment: self.environment().await?, input };
@@ -56,12 +55,12 @@ impl Command {
         self.take(&ended.output, secret)
     }
 
-    /// The whole list of arguments, and what is written to standard input.
-    fn request(&self, secret: &str) -> Result<(Vec<String>, Option<Zeroizing<Vec<u8>>>), VaultError> {
+    /// The whole list of arguments, and what is written to standard input; no environment yet.
+    fn request(&self, secret: &str) -> Result<Job, VaultError> {
         let mut arguments: Vec<String> = self.config.command.iter().map(|one| (**one).to_owned()).collect();
         if self.config.format == CommandFormat::GitCredential {
             let input = git::request(secret).ok_or_else(|| denied("the secret's name is no https URL"))?;
-            return Ok((arguments, Some(input)));
+            return Ok(Job { arguments, environment: Vec::new(), input: Some(input) });
         }
         let more: Vec<String> =
             serde_json::from_str(secret).map_err(|_| denied("the secret's name is no list of arguments"))?;
@@ -69,7 +68,7 @@ impl Command {
         if arguments.is_empty() {
             return Err(denied("the secret's name is an empty list of arguments"));
         }
-        Ok((arguments, None))
+        Ok(Job { arguments, environment: Vec::new(), input: None })
     }
 
     async fn environment(&self) -> Result<Vec<(String, SecretString)>, VaultError> {

@@ -69,6 +69,11 @@ fn an_online_check_says_what_can_not_be_used_or_reached() {
         assert_eq!(found, Some(code), "{said}");
         assert!(said.contains(part), "{said}");
     }
+    let unused = format!("{own}\n[vault.unused]\ntype = \"environment\"\n");
+    fs::write(&other, unused).unwrap();
+    let (found, said) = check(&other, &["--online"]);
+    assert_eq!(found, Some(0), "{said}");
+    assert!(said.contains("vault unused: not read, for no credential is in it"), "{said}");
     fs::write(&other, &own).unwrap();
     let mut command = patgate();
     command.args(["check", "--online", "--config"]).arg(&other).env("AWS_ENDPOINT_URL", "http://elsewhere");

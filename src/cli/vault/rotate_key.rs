@@ -43,7 +43,7 @@ pub(super) fn run(rotate: &Arguments, out: &mut impl Write) -> Result<(), Failur
     match &rotate.keep_old_key {
         Some(kept) => writeln!(out, "the old key is kept in {}", kept.display())?,
         None => {
-            writeln!(out, "the old key is gone; copies of the vault that were made before can't be opened")?
+            writeln!(out, "the old key is gone; copies of the vault that were made before can't be opened")?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::{
     clock,
     config::{self, Config, Credential},
     vault::{
-        FingerprintKey, VaultError,
+        Facts, FingerprintKey, VaultError,
         token::Format,
         trial::{Record, Tried, opened, try_credential},
     },
@@ -43,9 +43,10 @@ pub(super) fn run(test: &Arguments, out: &mut impl Write) -> Result<(), Failure>
     let mut all_usable = true;
     for (credential, tried) in chosen.iter().zip(try_all(&config, &chosen)?) {
         all_usable &= tried.is_ok();
-        match test.json {
-            true => writeln!(out, "{}", as_json(credential, &tried))?,
-            false => writeln!(out, "{}", as_text(credential, &tried))?,
+        if test.json {
+            writeln!(out, "{}", as_json(credential, &tried))?;
+        } else {
+            writeln!(out, "{}", as_text(credential, &tried))?;
         }
     }
     if all_usable { Ok(()) } else { Err(Failure(UNAVAILABLE, String::new())) }
@@ -91,12 +92,27 @@ async fn read_all(
     let key = FingerprintKey::random().map_err(|why| Failure(UNAVAILABLE, why))?;
     let mut all = Vec::with_capacity(chosen.len());
     for credential in chosen {
-        all.push(match opened(config, credential) {
+        let tried = match opened(config, credential) {
             Ok((source, deadline)) => try_credential(&*source, deadline, credential, &key, record).await,
             Err(why) => Err(VaultError::Unavailable(why.into())),
-        });
+        };
+        all.push(tried.and_then(in_time));
     }
     Ok(all)
+}
+
+/// What the vault itself says is past, or not yet there, is of no use.
+fn in_time(tried: Tried) -> Result<Tried, VaultError> {
+    let now = jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    match tried.facts {
+        Facts { expires: Some(end), .. } if end <= now => {
+            Err(VaultError::Unusable(format!("it expired on {end}").into()))
+        }
+        Facts { not_before: Some(begin), .. } if begin > now => {
+            Err(VaultError::Unusable(format!("it is not valid before {begin}").into()))
+        }
+        _ => Ok(tried),
+    }
 }
 
 pub(in crate::cli) fn as_text(credential: &Credential, tried: &Result<Tried, VaultError>) -> String {
@@ -104,18 +120,9 @@ pub(in crate::cli) fn as_text(credential: &Credential, tried: &Result<Tried, Vau
     match tried {
         Ok(Tried { format, fingerprint, version, facts }) => {
             let version = version.as_ref().map(|version| format!(", version {version}")).unwrap_or_default();
-            let now = jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::MIN);
-            let begins = facts.not_before.filter(|begin| *begin > now);
-            let begins = begins.map(|begin| format!(", NOT VALID BEFORE {begin}")).unwrap_or_default();
-            let ends = match facts.expires {
-                Some(end) if end <= now => format!(", EXPIRED on {end}"),
-                Some(end) => format!(", expires {end}"),
-                None => String::new(),
-            };
+            let expires = facts.expires.map(|end| format!(", expires {end}")).unwrap_or_default();
             let format = format.as_str();
-            format!(
-                "{name}: ok, from vault {vault}: {format}, fingerprint {fingerprint}{version}{begins}{ends}"
-            )
+            format!("{name}: ok, from vault {vault}: {format}, fingerprint {fingerprint}{version}{expires}")
         }
         Err(error) => format!("{name}: FAILED, vault {vault}: {error}"),
     }
@@ -140,6 +147,29 @@ pub(in crate::cli) fn as_json(
         }
         Err(error) => {
             json!({ "credential": name, "vault": vault, "usable": false, "error": error.to_string() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_past_or_not_yet_there_is_not_usable() {
+        let moment = |text: &str| Some(text.parse().unwrap());
+        let (past, future) = (moment("2020-01-01T00:00:00Z"), moment("2099-01-01T00:00:00Z"));
+        for (not_before, expires, said) in [
+            (None, None, None),
+            (past, future, None),
+            (past, past, Some("it expired on 2020-01-01T00:00:00Z")),
+            (future, None, Some("it is not valid before 2099-01-01T00:00:00Z")),
+        ] {
+            let facts = Facts { not_before, expires };
+            let tried = Tried { format: Format::New, fingerprint: "f".into(), version: None, facts };
+            let error = in_time(tried).err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), said.is_some());
+            assert!(said.is_none_or(|said| error.is_some_and(|error| error.ends_with(said))), "{said:?}");
         }
     }
 }

@@ -136,9 +136,9 @@ fn a_list_has_names_and_moments_but_no_secret() {
     assert!(lines[1].starts_with("web  version 3, sealed 20"), "{list}");
     assert!(lines[1].ends_with(", with a previous value"), "{list}");
     let json = said(&format!("list --vault {} --json", vault.display())).unwrap();
-    let last: serde_json::Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+    let web: serde_json::Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
     assert_eq!(
-        (&last["name"], &last["version"], &last["previous"]["version"]),
+        (&web["name"], &web["version"], &web["previous"]["version"]),
         (&"web".into(), &3.into(), &1.into())
     );
     assert!(!list.contains("canary") && !json.contains("canary"));

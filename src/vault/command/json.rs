@@ -120,7 +120,7 @@ impl<'de> DeserializeSeed<'de> for Moment {
     }
 }
 
-impl<'de> Visitor<'de> for Moment {
+impl Visitor<'_> for Moment {
     type Value = Option<Timestamp>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,6 +1,7 @@
 //! Helpers that do what helpers do on bad days.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,8 +20,8 @@ const CANARY: &str = "canary-of-the-helper";
 fn vault(change: impl FnOnce(&mut CommandVault)) -> Command {
     let mut config = CommandVault {
         command: Vec::new(),
-        environment: Default::default(),
-        environment_files: Default::default(),
+        environment: BTreeMap::default(),
+        environment_files: BTreeMap::default(),
         pass_environment: Vec::new(),
         format: CommandFormat::Plain,
         denied_exit_codes: vec![44],
