@@ -109,6 +109,21 @@ fn gits_cache_gives_the_password_until_it_forgets() {
     let _ = Command::new("git").args(["credential-cache", "--socket"]).arg(&socket).arg("exit").status();
 }
 
+#[test]
+#[ignore = "needs script, which gives it a terminal"]
+fn a_terminal_is_not_read_by_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let seal = "vault seal --vault v.sealed --new-key --from-stdin web";
+    let command = format!("{} {seal}", env!("CARGO_BIN_EXE_patgate"));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).current_dir(folder.path());
+    let output = script.stdin(Stdio::null()).output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("--from-stdin does not read a terminal"), "{said}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made");
+}
+
 /// Killed before each of the system calls that change a file, one run each.
 #[test]
 #[ignore = "needs strace"]
