@@ -28,6 +28,7 @@ use crate::{
 
 mod backoff;
 mod cache;
+mod choice;
 pub mod command;
 #[cfg(test)]
 mod contract;
@@ -42,6 +43,7 @@ mod stamp;
 pub mod token;
 pub(crate) mod trial;
 
+pub use choice::Chosen;
 pub(crate) use private::without_line_end;
 pub use stamp::{Stamp, Stamping};
 pub use token::{FingerprintKey, Scheme, Token};
