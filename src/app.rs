@@ -186,9 +186,11 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     ended
 }
 
-/// No core dumps, no debugger of another user's: both would hold secrets.
+/// No core dumps, no debugger of another user's: both would hold secrets. And what is written, by a credential helper
+/// too, is nobody else's to read.
 pub(crate) fn keep_to_ourselves() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
+    umask(rustix::fs::Mode::from_raw_mode(0o077));
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if setrlimit(Resource::Core, none).is_err()
         || set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err()

@@ -47,11 +47,12 @@ pub use admin::socket_of;
 pub use change::unreloadable;
 pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};
+pub(crate) use units::timestamp;
 pub(crate) use vaults::path_and_field;
 pub use vaults::{
-    AwsSecretsManager, AzureKeyVault, ClientIdentity, CommandVault, Credential, CredentialSource, Entra,
-    Hashicorp, HashicorpAuth, Identity, IdentityMethod, Kv, Lifetime, Sealed, SealedKey, Trust, Vault,
-    VaultSource,
+    AwsSecretsManager, AzureKeyVault, ClientIdentity, CommandFormat, CommandVault, Credential,
+    CredentialSource, Entra, FileVault, Hashicorp, HashicorpAuth, Identity, IdentityMethod, Kv, Lifetime,
+    ReadableBy, Sealed, SealedKey, Trust, Vault, VaultSource,
 };
 
 /// One whole configuration: the main file and all that it includes.

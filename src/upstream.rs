@@ -26,6 +26,7 @@ mod location;
 mod network;
 mod pool;
 mod proxy;
+mod reach;
 mod renew;
 mod resolve;
 #[cfg(test)]
@@ -36,6 +37,7 @@ mod verdict;
 
 pub use body::{Body, BodyError};
 pub use connect::Roots;
+pub(crate) use reach::reach;
 
 use self::{
     body::Outcome,

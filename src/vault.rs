@@ -34,6 +34,7 @@ mod backoff;
 mod breaker;
 mod cache;
 mod choice;
+pub mod command;
 #[cfg(test)]
 mod contract;
 mod entra;
@@ -48,6 +49,7 @@ mod private;
 mod probe;
 pub mod sealed;
 mod slot;
+mod stamp;
 mod standing;
 pub mod token;
 pub(crate) mod trial;
@@ -56,6 +58,7 @@ pub use cache::{Refreshed, Unrefreshed};
 pub use choice::Chosen;
 pub use health::{Health, State};
 pub(crate) use private::without_line_end;
+pub use stamp::{Stamp, Stamping};
 pub use token::{FingerprintKey, Scheme, Token};
 
 pub(crate) use standing::Standing;
@@ -123,6 +126,12 @@ pub trait SecretSource: Send + Sync {
     fn write<'a>(&'a self, _: &'a str, _: &'a SecretString) -> Write<'a> {
         Box::pin(async { Err(VaultError::Denied("patgate does not write to this type of vault".into())) })
     }
+
+    /// Where a secret is on this machine: how its files look. While that stays the same, so does the secret. `None`:
+    /// only reading tells.
+    fn stamp<'a>(&'a self, _: &'a str) -> Stamping<'a> {
+        Box::pin(async { None })
+    }
 }
 
 /// Opens one vault.
@@ -132,16 +141,15 @@ pub trait SecretSource: Send + Sync {
 pub fn source(vault: &config::Vault, outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
     use config::VaultSource;
     Ok(match &vault.source {
-        VaultSource::Sealed(config::Sealed { path, key }) => {
-            Arc::new(sealed::Sealed::open(path, key).map_err(|error| error.to_string())?)
+        VaultSource::Sealed(config) => {
+            Arc::new(sealed::Sealed::of(config).map_err(|error| error.to_string())?)
         }
         VaultSource::Environment => Arc::new(environment::Environment::new()),
-        VaultSource::File => Arc::new(file::File::new()),
+        VaultSource::File(config) => Arc::new(file::File::new(config)),
+        VaultSource::Command(config) => Arc::new(command::Command::new(config)),
         VaultSource::AzureKeyVault(vault) => Arc::new(azure_key_vault::AzureKeyVault::open(vault, outbound)?),
         VaultSource::Hashicorp(vault) => Arc::new(hashicorp::Hashicorp::open(vault, outbound)?),
-        VaultSource::Command(_) | VaultSource::AwsSecretsManager(_) => {
-            return Err("this type of vault is not built".into());
-        }
+        VaultSource::AwsSecretsManager(_) => return Err("this type of vault is not built".into()),
     })
 }
 
@@ -509,7 +517,13 @@ mod tests {
         let lifetime = Lifetime::default();
         let web = credential("web", &secret);
         let credentials = BTreeMap::from([(Arc::clone(&web.name), Arc::clone(&web))]);
-        let files = BTreeMap::from([("local".into(), Vault { source: VaultSource::File, lifetime })]);
+        let files = BTreeMap::from([(
+            "local".into(),
+            Vault {
+                source: VaultSource::File(config::FileVault { readable_by: config::ReadableBy::Owner }),
+                lifetime,
+            },
+        )]);
         vaults.place(&files, &credentials, &outbound).unwrap();
         let held = vaults.cache.take(&web).await.unwrap();
         assert!(held.token.occurs_in(b"token-one"));

@@ -57,7 +57,7 @@ fn amount(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 /// A date (its first moment, in UTC) or a moment with its offset.
-pub(super) fn timestamp(text: &str) -> Result<jiff::Timestamp, String> {
+pub(crate) fn timestamp(text: &str) -> Result<jiff::Timestamp, String> {
     let moment = if text.len() == "2026-12-31".len() { format!("{text}T00:00:00Z") } else { text.into() };
     moment.parse().map_err(|_| {
         format!("\"{}\" is no moment; write 2026-12-31, or with its offset 2026-12-31T18:00:00Z", shown(text))

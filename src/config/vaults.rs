@@ -16,14 +16,17 @@ mod aws;
 mod azure;
 mod command;
 mod credential;
+mod file;
 mod hashicorp;
 mod identity;
+mod program;
 mod sealed;
 
 pub use aws::AwsSecretsManager;
 pub use azure::{AzureKeyVault, Entra};
-pub use command::CommandVault;
+pub use command::{CommandFormat, CommandVault};
 pub use credential::{Credential, CredentialSource};
+pub use file::{FileVault, ReadableBy};
 pub(crate) use hashicorp::path_and_field;
 pub use hashicorp::{ClientIdentity, Hashicorp, HashicorpAuth, Kv};
 pub use identity::{Identity, IdentityMethod};
@@ -48,8 +51,8 @@ pub struct Vault {
 pub enum VaultSource {
     /// A local file of secrets, encrypted for a key.
     Sealed(Sealed),
-    /// Files, each holding one secret, that nobody else may read.
-    File,
+    /// Files, each holding one secret.
+    File(FileVault),
     /// Environment variables of patgate's own process.
     Environment,
     /// A program that prints a secret.
@@ -150,7 +153,7 @@ fn vault(item: &Item<'_>, base: &Base) -> Option<Vault> {
     let lifetime = lifetime(&fields);
     let source = match name {
         "sealed" => sealed::read(&fields, base),
-        "file" => Some(VaultSource::File),
+        "file" => file::read(&fields),
         "environment" => Some(VaultSource::Environment),
         "command" => command::read(&fields, base),
         "hashicorp" => hashicorp::read(&fields, base),

@@ -72,6 +72,11 @@ impl Pattern {
         parse::pattern(text)
     }
 
+    /// The host that it is about.
+    pub(crate) fn host(&self) -> Host {
+        self.host
+    }
+
     /// Whether this is certainly the object, as an allow needs it.
     pub(crate) fn matches(&self, object: &Object<'_>) -> bool {
         object.spelled_through.is_none_or(|length| self.spells(length)) && self.is(object)

@@ -48,7 +48,7 @@ mod read;
 mod round;
 
 use read::read;
-pub(super) use read::vault_read;
+pub(super) use read::{in_force, vault_read};
 
 /// Where reads that serve no single request are recorded.
 pub(crate) trait Record: Send + Sync {

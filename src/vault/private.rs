@@ -20,10 +20,10 @@ use super::VaultError;
 pub(super) enum Readers {
     /// Nobody; of a file of root's also the group, where patgate is not root.
     Owner,
+    /// Anybody, whoever's it is; but only its owner may write it.
+    Anyone,
     /// The group: systemd gives a service its credentials by an access list, which the mode shows as the group's.
     Group,
-    /// Everybody: Kubernetes mounts the token of a service account for whoever is in the pod.
-    Anybody,
 }
 
 /// Why a file was not read.
@@ -77,17 +77,20 @@ pub(super) fn read(path: &Path, readers: Readers, cap: usize) -> Result<Zeroizin
     if !about.is_file() {
         return Err(Unread::NoFile(path.to_owned()));
     }
-    let own = about.uid() == rustix::process::geteuid().as_raw();
-    // Kubernetes mounts secrets as root's, for a group that patgate is in.
+    let user = rustix::process::geteuid().as_raw();
+    let own = about.uid() == user;
     let others = match readers {
-        Readers::Owner if own => 0o077,
-        Readers::Owner | Readers::Group => 0o037,
-        Readers::Anybody => 0o033,
+        Readers::Anyone => 0o022,
+        // Kubernetes mounts secrets as root's, for a group that patgate is in.
+        Readers::Owner if !own && about.uid() == 0 => 0o037,
+        Readers::Group => 0o037,
+        Readers::Owner => 0o077,
     };
     if about.mode() & others != 0 {
         return Err(Unread::Open(path.to_owned(), about.mode() & 0o777));
     }
-    if about.uid() != 0 && !own {
+    // Root may read what is its users'.
+    if about.uid() != 0 && !own && user != 0 && readers != Readers::Anyone {
         return Err(Unread::Foreign(path.to_owned(), about.uid()));
     }
     // Room for all of it and one more: a buffer that grows leaves a copy behind.
@@ -147,20 +150,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         fs::write(&path, "value\n").unwrap();
-        for (mode, owner, group, anybody) in [
-            (0o600, true, true, true),
-            (0o400, true, true, true),
-            (0o440, false, true, true),
-            (0o660, false, false, false),
-            (0o604, false, false, true),
-            (0o644, false, false, true),
-            (0o646, false, false, false),
-            (0o610, false, false, false),
+        for (mode, owner, group) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o440, false, true),
+            (0o660, false, false),
+            (0o604, false, false),
+            (0o644, false, false),
+            (0o646, false, false),
+            (0o610, false, false),
         ] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(read(&path, Readers::Owner, 64).is_ok(), owner, "{mode:o}");
             assert_eq!(read(&path, Readers::Group, 64).is_ok(), group, "{mode:o}");
-            assert_eq!(read(&path, Readers::Anybody, 64).is_ok(), anybody, "{mode:o}");
+            assert_eq!(read(&path, Readers::Anyone, 64).is_ok(), mode & 0o022 == 0, "{mode:o}");
         }
     }
 

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    Facts, FingerprintKey, SecretSource, VaultError, cache::vault_read, fetch_token, source, token::Format,
+    Facts, FingerprintKey, SecretSource, VaultError,
+    cache::{in_force, vault_read},
+    fetch_token, source,
+    token::Format,
     tokens,
 };
 use crate::config::{Config, Credential, CredentialSource};
@@ -35,6 +38,7 @@ pub(crate) async fn try_credential(
     let got = timeout(deadline, fetch_token(source, &credential.source, key)).await;
     let got =
         got.unwrap_or_else(|_| Err(VaultError::Unavailable(format!("nothing within {deadline:?}").into())));
+    let got = got.and_then(in_force);
     let recorded = record.record(vault_read(credential, "test", &got)).await;
     recorded.map_err(|why| VaultError::Unavailable(format!("its read is not on record: {why}").into()))?;
     let got = got?;

@@ -37,3 +37,4 @@ mod reload;
 mod requests;
 mod rotation;
 mod start;
+mod vaults;

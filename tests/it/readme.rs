@@ -60,8 +60,8 @@ fn root() -> PathBuf {
 
 fn pages() -> Vec<PathBuf> {
     let mut pages = vec![root().join("README.md")];
-    let docs = ["docs", "docs/vaults"].map(|folder| fs::read_dir(root().join(folder)).unwrap());
-    let docs = docs.into_iter().flatten().map(|entry| entry.unwrap().path());
+    let folders = ["docs", "docs/vaults"].map(|folder| fs::read_dir(root().join(folder)).unwrap());
+    let docs = folders.into_iter().flatten().map(|entry| entry.unwrap().path());
     pages.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     pages.sort();
     pages

@@ -46,6 +46,7 @@ fn place(section: &str) -> &str {
         "[vault.NAME]" | "type = \"environment\"" => "vault.environment",
         "type = \"sealed\"" => "vault.sealed",
         "type = \"file\"" => "vault.file",
+        "type = \"command\"" => "vault.command",
         "type = \"azure-key-vault\"" => "vault.azure",
         "type = \"hashicorp\"" => "vault.hashicorp",
         "[credential.NAME]" | "type = \"pat\"" => "credential.web",
@@ -70,6 +71,7 @@ fn configuration(section: &str, more: &str) -> String {
         ("[outbound]", ""),
         ("[vault.environment]", "type = \"environment\""),
         ("[vault.file]", "type = \"file\""),
+        ("[vault.command]", "type = \"command\""),
         ("[vault.sealed]", "type = \"sealed\"\npath = \"vault.sealed\"\nkey = \"vault.key\""),
         (
             "[vault.azure]",
@@ -143,7 +145,7 @@ fn every_key_that_the_parser_knows_is_documented_and_no_other() {
         assert_eq!(documented, known, "[{section}]");
         sections += 1;
     }
-    assert_eq!(sections, 18, "{found:?}");
+    assert_eq!(sections, 19, "{found:?}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod disk;
 mod faults;
 mod forgotten;
 mod hashicorp;
+mod helpers;
 mod memory;
 mod openbao;
 mod outbound;

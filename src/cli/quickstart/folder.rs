@@ -104,7 +104,7 @@ impl Folder {
         sealed::generate_key(&key)?;
         let key = SealedKey::File(key);
         for member in &plan.members {
-            sealed::put(&vault, &key, &member.name, &member.pat)?;
+            sealed::put(&vault, &key, &member.name, &member.pat, None)?;
         }
         self.write("patgate.toml", &configuration::text(plan))
     }

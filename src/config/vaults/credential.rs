@@ -146,8 +146,13 @@ fn source(fields: &Fields<'_>, vaults: &Named<Vault>, base: &Base) -> Option<Cre
 
 /// What the vault calls the secret. No message shows it: somebody may have written the secret itself.
 fn secret_name(item: &Item<'_>, vault: &Vault, base: &Base) -> Option<Arc<str>> {
+    if let VaultSource::Command(vault) = &vault.source {
+        // It may be a list.
+        return command::secret(item, vault, base);
+    }
     let text = item.string()?;
     match &vault.source {
+        VaultSource::Command(_) => None,
         VaultSource::Environment => {
             let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             if !plain || text.starts_with(|first: char| first.is_ascii_digit()) {
@@ -158,12 +163,11 @@ fn secret_name(item: &Item<'_>, vault: &Vault, base: &Base) -> Option<Arc<str>> 
             }
             Some(text.into())
         }
-        VaultSource::File => match base.resolve(text).to_str() {
+        VaultSource::File(_) => match base.resolve(text).to_str() {
             Some(path) => Some(path.into()),
             None => item.check(Err("leads below a folder whose name is not UTF-8; move the file".into())),
         },
         VaultSource::Sealed(_) => sealed::secret(item, text),
-        VaultSource::Command(_) => command::secret(item, text),
         VaultSource::Hashicorp(_) => hashicorp::secret(item, text),
         VaultSource::AwsSecretsManager(_) => aws::secret(item, text),
         VaultSource::AzureKeyVault(_) => azure::secret(item, text),

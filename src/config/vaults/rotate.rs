@@ -112,7 +112,7 @@ fn fitting<'a>(item: &Item<'_>, around: &Around<'a>) -> Option<&'a Vault> {
     };
     let vault = around.vaults.0.get(name)?.as_ref()?;
     let kind = match vault.source {
-        VaultSource::File => "file",
+        VaultSource::File(_) => "file",
         VaultSource::Environment => "environment",
         VaultSource::Command(_) => "command",
         VaultSource::Sealed(_)

@@ -198,7 +198,7 @@ fn left(until: Timestamp, now: Timestamp) -> Duration {
 }
 
 /// Refuses what is not good yet, or no longer, whichever vault it comes from.
-pub(super) fn in_force(got: Got) -> Result<Got, VaultError> {
+pub(in crate::vault) fn in_force(got: Got) -> Result<Got, VaultError> {
     let now = wall();
     if let Some(expires) = got.facts.expires.filter(|expires| *expires <= now) {
         return Err(VaultError::Denied(format!("it expired on {expires}").into()));

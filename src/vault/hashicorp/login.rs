@@ -88,7 +88,7 @@ impl Login {
             }
             HashicorpAuth::Jwt { mount, role, token_file } => {
                 // Kubernetes mounts it for everybody in the pod.
-                let jwt = self.read(token_file, Readers::Anybody).await?;
+                let jwt = self.read(token_file, Readers::Anyone).await?;
                 post(wire, mount, &Jwt { role, jwt: exposed(&jwt) }, &jwt).await
             }
             HashicorpAuth::Certificate { mount, name, .. } => {

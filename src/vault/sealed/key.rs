@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Component, Path, PathBuf},
@@ -10,8 +10,9 @@ use std::{
 
 use age::{scrypt, x25519};
 use secrecy::SecretString;
+use zeroize::Zeroizing;
 
-use super::{SealedError, folder_of};
+use super::{SealedError, content::Recipient, store::folder_of};
 use crate::{
     config::SealedKey,
     vault::{
@@ -23,6 +24,9 @@ use crate::{
 /// The largest key file, in bytes; age's own have about 190.
 const LARGEST: usize = 16 * 1024;
 
+/// More identities in one file are a mistake. While a key is replaced there are two.
+const MOST: usize = 8;
+
 /// 2^14: 16 MiB and well under a tenth of a second. A passphrase from a file is as long as one likes, and the
 /// vault is opened at every read of every credential.
 const WORK: u8 = 14;
@@ -32,65 +36,109 @@ const MOST_WORK: u8 = 18;
 
 /// A key, to seal and to unseal.
 pub(super) enum Key {
-    Identity(Box<x25519::Identity>, Box<x25519::Recipient>),
-    Passphrase(Box<scrypt::Identity>, Box<scrypt::Recipient>),
+    /// Any of them opens the vault. The last one is the one in use. Never empty.
+    Identities(Vec<x25519::Identity>),
+    Passphrase(Box<scrypt::Identity>, SecretString),
 }
 
 impl Key {
     /// Reads it.
     pub(super) fn read(key: &SealedKey) -> Result<Self, SealedError> {
         match key {
-            SealedKey::File(path) => identity(path, Readers::Owner),
-            SealedKey::Systemd(name) => identity(&credential_of_systemd(name)?, Readers::Group),
+            SealedKey::File(path) => identities(path, Readers::Owner),
+            SealedKey::Systemd(name) => identities(&credential_of_systemd(name)?, Readers::Group),
             SealedKey::Passphrase(path) => passphrase(path),
         }
     }
 
-    pub(super) fn identity(&self) -> &dyn age::Identity {
+    /// What opens a vault.
+    pub(super) fn identities(&self) -> impl Iterator<Item = &dyn age::Identity> {
+        let (identities, passphrase) = match self {
+            Self::Identities(identities) => (identities.as_slice(), None),
+            Self::Passphrase(identity, _) => ([].as_slice(), Some(&**identity as &dyn age::Identity)),
+        };
+        identities.iter().map(|identity| identity as &dyn age::Identity).chain(passphrase)
+    }
+
+    /// The public halves, the one in use last. A passphrase has none.
+    pub(super) fn public(&self) -> Vec<String> {
         match self {
-            Self::Identity(identity, _) => &**identity,
-            Self::Passphrase(identity, _) => &**identity,
+            Self::Identities(identities) => {
+                identities.iter().map(|identity| identity.to_public().to_string()).collect()
+            }
+            Self::Passphrase(..) => Vec::new(),
         }
     }
 
-    pub(super) fn recipient(&self) -> &dyn age::Recipient {
+    /// What seals a vault for those whose it is.
+    pub(super) fn recipients(
+        &self,
+        named: &[Recipient],
+    ) -> Result<Vec<Box<dyn age::Recipient>>, SealedError> {
         match self {
-            Self::Identity(_, recipient) => &**recipient,
-            Self::Passphrase(_, recipient) => &**recipient,
+            Self::Passphrase(_, phrase) => {
+                let mut recipient = scrypt::Recipient::new(phrase.clone());
+                recipient.set_work_factor(WORK);
+                Ok(vec![Box::new(recipient)])
+            }
+            Self::Identities(_) => {
+                named.iter().map(|one| Ok(Box::new(public(&one.key)?) as Box<dyn age::Recipient>)).collect()
+            }
         }
     }
 }
 
-/// Makes a key in a file that only its owner can read.
+/// Reads a public key.
+pub(super) fn public(text: &str) -> Result<x25519::Recipient, SealedError> {
+    text.parse().map_err(|_| SealedError::Recipient)
+}
+
+/// Makes a key in a file that only its owner can read. Gives its public half.
 ///
 /// # Errors
 /// A file that exists, a folder that can't be written.
-pub fn generate_key(path: &Path) -> Result<(), SealedError> {
-    let identity = x25519::Identity::generate();
-    let text = identity.to_string();
+pub fn generate_key(path: &Path) -> Result<String, SealedError> {
     let io = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => SealedError::Exists(path.to_owned()),
         _ => SealedError::Io(path.to_owned(), error),
     };
+    let identity = x25519::Identity::generate();
+    let public = identity.to_public().to_string();
+    let text = file_of(&[identity]);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-    writeln!(file, "# key of a patgate vault, public key: {}", identity.to_public()).map_err(io)?;
-    file.write_all(exposed(&text).as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(io)?;
-    file.sync_all().map_err(io)?;
-    std::fs::File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(io)
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+    File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(io)?;
+    Ok(public)
 }
 
-fn identity(path: &Path, readers: Readers) -> Result<Key, SealedError> {
+/// The content of a key file.
+pub(super) fn file_of(identities: &[x25519::Identity]) -> Zeroizing<String> {
+    // Room for all of it: a buffer that grows leaves a copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(256 * identities.len()));
+    for identity in identities {
+        text.push_str("# key of a patgate vault, public key: ");
+        text.push_str(&identity.to_public().to_string());
+        text.push('\n');
+        text.push_str(exposed(&identity.to_string()));
+        text.push('\n');
+    }
+    text
+}
+
+fn identities(path: &Path, readers: Readers) -> Result<Key, SealedError> {
     let no_key = |why| SealedError::Key(path.display().to_string(), why);
     let bytes = private::read(path, readers, LARGEST)?;
     let text = str::from_utf8(&bytes).map_err(|_| no_key("an age identity is text"))?;
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let (Some(line), None) = (lines.next(), lines.next()) else {
-        return Err(no_key("one age identity is wanted (a line AGE-SECRET-KEY-1…)"));
-    };
-    let identity: x25519::Identity =
-        line.parse().map_err(|_| no_key("this is not an age identity (AGE-SECRET-KEY-1…)"))?;
-    let recipient = identity.to_public();
-    Ok(Key::Identity(Box::new(identity), Box::new(recipient)))
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let identities = lines
+        .take(MOST + 1)
+        .map(|line| line.parse().map_err(|_| no_key("this is not an age identity (AGE-SECRET-KEY-1…)")))
+        .collect::<Result<Vec<x25519::Identity>, _>>()?;
+    match identities.len() {
+        0 => Err(no_key("an age identity is wanted (a line AGE-SECRET-KEY-1…)")),
+        1..=MOST => Ok(Key::Identities(identities)),
+        _ => Err(no_key("these are more identities than a vault's key has")),
+    }
 }
 
 fn passphrase(path: &Path) -> Result<Key, SealedError> {
@@ -100,9 +148,15 @@ fn passphrase(path: &Path) -> Result<Key, SealedError> {
     }
     let mut identity = scrypt::Identity::new(SecretString::clone(&phrase));
     identity.set_max_work_factor(MOST_WORK);
-    let mut recipient = scrypt::Recipient::new(phrase);
-    recipient.set_work_factor(WORK);
-    Ok(Key::Passphrase(Box::new(identity), Box::new(recipient)))
+    Ok(Key::Passphrase(Box::new(identity), phrase))
+}
+
+/// The file of a key, where it is in one.
+pub(super) fn place(key: &SealedKey) -> Option<PathBuf> {
+    match key {
+        SealedKey::File(path) | SealedKey::Passphrase(path) => Some(path.clone()),
+        SealedKey::Systemd(name) => credential_of_systemd(name).ok(),
+    }
 }
 
 fn credential_of_systemd(name: &str) -> Result<PathBuf, SealedError> {
@@ -119,7 +173,9 @@ fn place_of_credential(folder: Option<&Path>, name: &str) -> Result<PathBuf, Sea
     };
     match folder {
         Some(folder) if folder.is_absolute() => Ok(folder.join(part)),
-        _ => Err(wrong("$CREDENTIALS_DIRECTORY is not set; the unit needs a line LoadCredential= for it")),
+        _ => Err(wrong(
+            "$CREDENTIALS_DIRECTORY is not set; the unit needs a line LoadCredential= or LoadCredentialEncrypted= for it",
+        )),
     }
 }
 
@@ -147,8 +203,11 @@ mod tests {
         let path = folder.path().join("vault.key");
         generate_key(&path).unwrap();
         let whole = fs::read_to_string(&path).unwrap();
-        let twice = format!("{whole}{whole}");
-        for content in ["", "# only a remark\n", "canary-no-key", &twice, &whole[..whole.len() - 3]] {
+        let many = whole.repeat(MOST + 1);
+        let then_garbage = format!("{whole}canary-no-key");
+        for content in
+            ["", "# only a remark\n", "canary-no-key", &then_garbage, &many, &whole[..whole.len() - 3]]
+        {
             fs::write(&path, content).unwrap();
             let Err(error) = Key::read(&SealedKey::File(path.clone())) else { panic!("{content:?}") };
             let text = error.to_string();
@@ -159,6 +218,19 @@ mod tests {
         fs::write(&path, &whole).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(Key::read(&SealedKey::File(path)), Err(SealedError::Unread(_))));
+    }
+
+    #[test]
+    fn a_file_with_two_keys_has_both_and_the_last_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vault.key");
+        let both = [x25519::Identity::generate(), x25519::Identity::generate()];
+        let text = file_of(&both);
+        assert!(text.len() <= 512, "the buffer grew");
+        fs::write(&path, text.as_bytes()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let public = Key::read(&SealedKey::File(path)).unwrap().public();
+        assert_eq!(public, both.map(|one| one.to_public().to_string()));
     }
 
     #[test]
