@@ -26,6 +26,7 @@ use crate::{
     refusal::{Refusal, Refused},
 };
 
+pub mod aws_secrets_manager;
 mod backoff;
 mod cache;
 #[cfg(test)]
@@ -112,7 +113,7 @@ pub trait SecretSource: Send + Sync {
 ///
 /// # Errors
 /// What can't even be set up (a key that can't be read), as a sentence.
-pub fn source(vault: &config::Vault, _outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
+pub fn source(vault: &config::Vault, outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
     use config::VaultSource;
     Ok(match &vault.source {
         VaultSource::Sealed(config::Sealed { path, key }) => {
@@ -120,10 +121,10 @@ pub fn source(vault: &config::Vault, _outbound: &config::Outbound) -> Result<Arc
         }
         VaultSource::Environment => Arc::new(environment::Environment::new()),
         VaultSource::File => Arc::new(file::File::new()),
-        VaultSource::Command(_)
-        | VaultSource::Hashicorp(_)
-        | VaultSource::AwsSecretsManager(_)
-        | VaultSource::AzureKeyVault(_) => return Err("this type of vault is not built".into()),
+        VaultSource::AwsSecretsManager(vault) => {
+            Arc::new(aws_secrets_manager::AwsSecretsManager::open(vault, outbound)?)
+        }
+        VaultSource::Command(_) | VaultSource::Hashicorp(_) | VaultSource::AzureKeyVault(_) => return Err("this type of vault is not built".into()),
     })
 }
 

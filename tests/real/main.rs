@@ -23,7 +23,9 @@ mod load;
 #[path = "../it/support.rs"]
 mod support;
 
+mod aws;
 mod disk;
 mod memory;
+mod moto;
 mod outbound;
 mod soak;
