@@ -45,6 +45,7 @@ fn place(section: &str) -> &str {
         "[vault.NAME]" | "type = \"environment\"" => "vault.environment",
         "type = \"sealed\"" => "vault.sealed",
         "type = \"file\"" => "vault.file",
+        "type = \"aws-secrets-manager\"" => "vault.aws",
         "[credential.NAME]" => "credential.web",
         "[client.NAME]" => "client.here",
         "[[rule]]" => "rule",
@@ -66,6 +67,7 @@ fn configuration(section: &str, more: &str) -> String {
         ("[vault.environment]", "type = \"environment\""),
         ("[vault.file]", "type = \"file\""),
         ("[vault.sealed]", "type = \"sealed\"\npath = \"vault.sealed\"\nkey = \"vault.key\""),
+        ("[vault.aws]", "type = \"aws-secrets-manager\"\nregion = \"eu-west-1\""),
         ("[credential.web]", "vault = \"environment\"\nsecret = \"PAT\"\norganizations = [\"contoso\"]"),
         ("[client.here]", "addresses = [\"127.0.0.1\"]"),
         (
@@ -124,7 +126,7 @@ fn every_key_that_the_parser_knows_is_documented_and_no_other() {
         assert_eq!(documented, known, "[{section}]");
         sections += 1;
     }
-    assert_eq!(sections, 14, "{found:?}");
+    assert_eq!(sections, 15, "{found:?}");
 }
 
 #[test]

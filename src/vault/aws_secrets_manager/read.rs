@@ -59,11 +59,11 @@ pub(super) async fn many(client: &Client, names: &[Arc<str>], refused: &AtomicBo
                 }
             }
             Err(error) => match failure::of(&error) {
-                VaultError::Denied(why) => {
-                    let code = error.code().unwrap_or_default();
-                    tracing::info!(code, "secrets are read one by one, for BatchGetSecretValue is refused: {why}");
+                VaultError::Denied(why) if error.code().is_some_and(|code| code.starts_with("AccessDenied")) => {
+                    tracing::info!("secrets are read one by one, for reads of several are refused: {why}");
                     refused.store(true, Ordering::Relaxed);
                 }
+                VaultError::Denied(_) => {}
                 other => return names.iter().map(|name| (Arc::clone(name), Err(other.clone()))).collect(),
             },
         }

@@ -1,6 +1,6 @@
 //! Against a real `moto_server`: `tests/install` installs it, `cargo test --lib -- --ignored` runs these.
 
-#![allow(dead_code, reason = "the harness is shared with the tests of the binary")]
+#![allow(dead_code, unreachable_pub, reason = "the harness is shared with the tests of the binary")]
 
 use std::sync::Arc;
 
@@ -170,24 +170,33 @@ async fn a_write_is_made_once_and_keeps_the_other_fields() {
 #[tokio::test]
 #[ignore = "needs moto_server"]
 async fn iam_decides_what_is_read_and_no_batch_is_needed() {
-    // Two secrets (a refused put, and a create, each), a user, its key, its policy.
-    let moto = Moto::strict_after(7);
-    moto.put("web-read", "token-one");
-    moto.put("other", "token-other");
-    moto.iam("Action=CreateUser&UserName=patgate");
-    let key = moto.iam("Action=CreateAccessKey&UserName=patgate");
-    let part = |tag: &str| key.split(&format!("<{tag}>")).nth(1).unwrap().split('<').next().unwrap().to_owned();
-    let allowed = json!({ "Version": "2012-10-17", "Statement": [{ "Effect": "Allow",
-        "Action": "secretsmanager:GetSecretValue",
-        "Resource": format!("arn:aws:secretsmanager:{REGION}:*:secret:web-*") }] });
+    // A secret (a refused put, and a create, each), two users, their keys, a policy.
+    let moto = Moto::strict_after(9);
+    for secret in ["web", "other"] {
+        moto.put(secret, &format!("token-{secret}"));
+    }
+    let user = |name: &str| {
+        moto.iam(&format!("Action=CreateUser&UserName={name}"));
+        let key = moto.iam(&format!("Action=CreateAccessKey&UserName={name}"));
+        let part = |tag: &str| {
+            key.split(&format!("<{tag}>")).nth(1).unwrap().split('<').next().unwrap().to_owned()
+        };
+        source(&moto.url(), &part("AccessKeyId"), &part("SecretAccessKey"))
+    };
+    let (patgate, nobody) = (user("patgate"), user("nobody"));
+    let allowed = json!({ "Version": "2012-10-17", "Statement": [
+        { "Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": "*" }] });
     moto.iam(&format!("Action=PutUserPolicy&UserName=patgate&PolicyName=read&PolicyDocument={allowed}"));
 
-    let patgate = source(&moto.url(), &part("AccessKeyId"), &part("SecretAccessKey"));
     for _ in 0..2 {
-        let (web, other) = tokio::join!(patgate.fetch("web-read"), patgate.fetch("other"));
-        assert_eq!(shown(web).unwrap().0, "token-one");
-        assert!(matches!(other, Err(VaultError::Denied(_))), "{:?}", other.err());
+        let (web, other) = tokio::join!(patgate.fetch("web"), patgate.fetch("other"));
+        assert_eq!(shown(web).unwrap().0, "token-web");
+        assert_eq!(shown(other).unwrap().0, "token-other");
     }
+    let refused = patgate.write("web", &SecretString::from("token-new")).await;
+    assert!(matches!(refused, Err(VaultError::Denied(_))), "{refused:?}");
+    let refused = nobody.fetch("web").await;
+    assert!(matches!(refused, Err(VaultError::Denied(_))), "{:?}", refused.err());
     let stranger = source(&moto.url(), "AKIAUNKNOWN", "secret");
-    assert!(shown(stranger.fetch("web-read").await).is_err());
+    assert!(shown(stranger.fetch("web").await).is_err());
 }

@@ -74,11 +74,14 @@ async fn request(socket: &mut TcpStream) -> Option<(String, Value)> {
     loop {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
         if let Some(end) = end {
-            let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase();
-            let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
-            let length: usize = field("content-length:").parse().unwrap();
+            let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+            let field = |name: &str| {
+                let is = |line: &&str| line.split(':').next().unwrap().eq_ignore_ascii_case(name);
+                head.lines().find(is).unwrap().split_once(':').unwrap().1.trim().to_owned()
+            };
+            let length: usize = field("content-length").parse().unwrap();
             if bytes.len() >= end + 4 + length {
-                let action = field("x-amz-target:").replace("secretsmanager.", "");
+                let action = field("x-amz-target").replace("secretsmanager.", "");
                 return Some((action, serde_json::from_slice(&bytes[end + 4..]).unwrap()));
             }
         }
