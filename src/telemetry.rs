@@ -71,7 +71,8 @@ where
         Form::Human => lines.boxed(),
         Form::Json => lines.json().flatten_event(true).boxed(),
     };
-    Ok(tracing_subscriber::registry().with(lines.with_filter(EnvFilter::try_new(format!("{filter},{SILENT}"))?)))
+    Ok(tracing_subscriber::registry()
+        .with(lines.with_filter(EnvFilter::try_new(format!("{filter},{SILENT}"))?)))
 }
 
 fn panicked(info: &PanicHookInfo<'_>) {
@@ -132,7 +133,10 @@ mod tests {
                 tracing::warn!(target: "aws_runtime::env_config::normalize", "`canary` ignored");
                 tracing::error!(target: "aws_runtime::auth", "told");
             });
-            assert!(!text.contains("canary") && (filter.is_none() || text.contains("told")), "{filter:?}: {text}");
+            assert!(
+                !text.contains("canary") && (filter.is_none() || text.contains("told")),
+                "{filter:?}: {text}"
+            );
         }
     }
 

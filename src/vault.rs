@@ -124,7 +124,9 @@ pub fn source(vault: &config::Vault, outbound: &config::Outbound) -> Result<Arc<
         VaultSource::AwsSecretsManager(vault) => {
             Arc::new(aws_secrets_manager::AwsSecretsManager::open(vault, outbound)?)
         }
-        VaultSource::Command(_) | VaultSource::Hashicorp(_) | VaultSource::AzureKeyVault(_) => return Err("this type of vault is not built".into()),
+        VaultSource::Command(_) | VaultSource::Hashicorp(_) | VaultSource::AzureKeyVault(_) => {
+            return Err("this type of vault is not built".into());
+        }
     })
 }
 

@@ -5,14 +5,14 @@
 //! ([`batch`]). It must never reach a host that the configuration does not lead to: whatever environment variables
 //! and files of `~/.aws` say, [`transport`] carries no request elsewhere.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use aws_sdk_secretsmanager::{
     Client, Config,
     config::{
-        BehaviorVersion, IdentityCache, Region, SharedCredentialsProvider, SharedHttpClient, retry::RetryConfig,
-        timeout::TimeoutConfig,
+        BehaviorVersion, IdentityCache, Region, SharedCredentialsProvider, SharedHttpClient,
+        retry::RetryConfig, timeout::TimeoutConfig,
     },
 };
 use futures_util::FutureExt as _;
@@ -40,8 +40,8 @@ use transport::Transport;
 const CURRENT: &str = "AWSCURRENT";
 const PREVIOUS: &str = "AWSPREVIOUS";
 
-/// For patgate's own credentials of AWS: shorter than the usual `deadline`, so that it can be said who was silent.
-const IDENTITY: Duration = Duration::from_secs(4);
+/// For patgate's own credentials of AWS. The places that have them are given up on sooner, with words.
+const IDENTITY: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
@@ -61,11 +61,7 @@ impl AwsSecretsManager {
         Ok(Self::with(vault, &way, identity))
     }
 
-    fn with(
-        vault: &config::AwsSecretsManager,
-        way: &Way,
-        identity: SharedCredentialsProvider,
-    ) -> Self {
+    fn with(vault: &config::AwsSecretsManager, way: &Way, identity: SharedCredentialsProvider) -> Self {
         let config = Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(vault.region.to_string()))
@@ -113,10 +109,9 @@ fn request_token(name: &str, version: &str, value: &str) -> String {
         digest.update(&part.len().to_be_bytes());
         digest.update(part.as_bytes());
     }
-    use std::fmt::Write as _;
-    digest.finish().as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
+    digest.finish().as_ref().iter().fold(String::with_capacity(64), |mut token, byte| {
+        let _ = write!(token, "{byte:02x}");
+        token
     })
 }
 

@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// The keys of AWS that the tests use, and that must stand in no output.
-const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "CANARYOFAWSKEYCANARYOFAWSKEY")];
+const KEYS: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "CANARYOFAWSKEYCANARYOFAWSKEY")];
 
 /// An environment in which nothing of this machine's own leads to AWS.
 fn clean(command: &mut Command, home: &Path) {
@@ -75,7 +76,11 @@ fn git_clones_with_a_token_of_secrets_manager_and_goes_on_when_it_is_rotated_or_
     let work = proxy.path("work");
     fs::create_dir(&work).unwrap();
     proxy.git_ok(&work, &["clone", "-q", &proxy.url("/contoso/web/_git/web"), "one"]);
-    assert!(proxy.records().iter().any(|record| record["credential-version"] == first.as_str()), "{:?}", proxy.records());
+    assert!(
+        proxy.records().iter().any(|record| record["credential-version"] == first.as_str()),
+        "{:?}",
+        proxy.records()
+    );
 
     // The same token as another version: what AWS calls it is what the audit says.
     let second = put(&moto, PAT);
@@ -102,7 +107,7 @@ fn a_secret_that_is_deleted_ends_and_one_that_is_restored_serves_again() {
     let web = serde_json::json!({ "SecretId": "ado/web" });
     moto.call("DeleteSecret", &web);
     until("it ends", || proxy.get("/contoso/_apis/projects", &[]).0 != 200);
-    assert!(proxy.get("/contoso/_apis/projects", &[]).1.contains("vault-unavailable"));
+    assert!(proxy.get("/contoso/_apis/projects", &[]).1.contains("credential-missing"));
     moto.call("RestoreSecret", &web);
     until("it serves again", || proxy.get("/contoso/_apis/projects", &[]).0 == 200);
 }
@@ -204,13 +209,12 @@ fn credentials_of_aws_are_found_where_aws_puts_them() {
     desk.succeeds("profile = \"build\"", &[]);
     desk.succeeds("", &[("AWS_PROFILE", "build")]);
 
-    // moto answers as the metadata service of EC2.
-    let instance = desk.moto.url();
+    let metadata = metadata();
     let instance =
-        [("AWS_EC2_METADATA_DISABLED", "false"), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance.as_str())];
+        [("AWS_EC2_METADATA_DISABLED", "false"), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.as_str())];
     desk.succeeds("", &instance);
 
-    let pod = container();
+    let pod = format!("{metadata}/v1/credentials");
     let token = desk.file("pod-token", "pod");
     desk.succeeds(
         "",
@@ -218,24 +222,36 @@ fn credentials_of_aws_are_found_where_aws_puts_them() {
     );
 }
 
-/// As EKS Pod Identity's agent: credentials for who shows the token `pod`.
-fn container() -> String {
+/// As EKS Pod Identity's agent (`/v1/credentials`, for who shows the token `pod`), and as the metadata service of EC2
+/// (for who fetched a token first).
+fn metadata() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1/credentials", listener.local_addr().unwrap());
+    let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for socket in listener.incoming() {
             let mut socket = socket.unwrap();
             let mut head = [0; 4096];
             let read = socket.read(&mut head).unwrap();
             let head = String::from_utf8_lossy(&head[..read]).to_ascii_lowercase();
-            let right = head.contains("authorization: pod\r\n");
-            let body = format!(
-                r#"{{"AccessKeyId":"test","SecretAccessKey":"{}","Token":"t","Expiration":"2099-01-01T00:00:00Z"}}"#,
+            let keys = format!(
+                r#"{{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"test","SecretAccessKey":"{}","Token":"t","Expiration":"2099-01-01T00:00:00Z"}}"#,
                 KEYS[1].1
             );
-            let status = if right { "200 OK" } else { "401 Unauthorized" };
-            let length = body.len();
-            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+            let is = |line: &str| head.contains(line);
+            let body = match head.split(' ').nth(1).unwrap() {
+                "/latest/api/token" if head.starts_with("put ") => Some("imds".into()),
+                "/v1/credentials" if is("authorization: pod\r\n") => Some(keys),
+                _ if !is("x-aws-ec2-metadata-token: imds\r\n") => None,
+                path if path.trim_end_matches('/').ends_with("/patgate") => Some(keys),
+                _ => Some("patgate".into()),
+            };
+            let status = if body.is_some() { "200 OK" } else { "401 Unauthorized" };
+            let body = body.unwrap_or_default();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nx-aws-ec2-metadata-token-ttl-seconds: 600\r\ncontent-length: {}\r\n\
+                 connection: close\r\n\r\n{body}",
+                body.len()
+            );
             let _ = socket.write_all(answer.as_bytes());
         }
     });

@@ -43,7 +43,11 @@ impl Moto {
         if let Some(folder) = tls {
             command.arg("-c").arg(folder.join("server.pem")).arg("-k").arg(folder.join("server.key"));
         }
-        command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let process = command.spawn().expect("moto_server: tests/install installs it");
         let mut moto = Self { process, address, scheme: if tls.is_some() { "https" } else { "http" } };
         for _ in 0..600 {

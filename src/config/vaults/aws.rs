@@ -120,7 +120,8 @@ fn host_and_port(authority: &Authority) -> Option<(String, Option<u16>)> {
     let host = authority.host().to_ascii_lowercase();
     let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
     let right = match inner {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),

@@ -50,7 +50,7 @@ impl Batch {
     /// The current version of a secret.
     pub(super) async fn read(&self, name: &str) -> Result<Value, VaultError> {
         let answers = self.join(name).await;
-        match answers.get(name) {
+        match answers.0.get(name) {
             Some(Ok(value)) => Ok(Value {
                 text: value.text.as_ref().map(|text| Zeroizing::new(text.as_str().to_owned())),
                 version: value.version.clone(),

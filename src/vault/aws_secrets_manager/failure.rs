@@ -90,11 +90,15 @@ pub(super) fn answered(code: Option<&str>, message: Option<&str>, status: u16) -
         return VaultError::Denied(said.into());
     }
     if STRANGERS.contains(&code.as_str()) {
-        return VaultError::Unavailable(format!("AWS does not accept patgate's own credentials: {said}").into());
+        return VaultError::Unavailable(
+            format!("AWS does not accept patgate's own credentials: {said}").into(),
+        );
     }
     let throttled = ["Throttl", "TooManyRequests", "LimitExceeded"].iter().any(|part| code.contains(part));
     match StatusCode::from_u16(status) {
-        Ok(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)) if !throttled => {
+        Ok(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND))
+            if !throttled =>
+        {
             VaultError::Denied(format!("{said} ({status})").into())
         }
         _ => VaultError::Unavailable(said.into()),

@@ -197,9 +197,12 @@ mod tests {
         let json = r#"{"user":"canary-1","web":"canary-2"}"#;
         let Err(VaultError::Denied(why)) = picked("all#wbe", json) else { panic!() };
         assert_eq!(&*why, "it has no field \"wbe\"; there are: user, web");
-        for (secret, text) in
-            [("all#web", "canary"), ("all#web", "[\"canary\"]"), ("all#web", "{\"web\":[\"canary\"]}"), ("all#web", "")]
-        {
+        for (secret, text) in [
+            ("all#web", "canary"),
+            ("all#web", "[\"canary\"]"),
+            ("all#web", "{\"web\":[\"canary\"]}"),
+            ("all#web", ""),
+        ] {
             let Err(VaultError::Unusable(why)) = picked(secret, text) else { panic!("{text}") };
             assert!(!why.contains("canary"), "{why}");
         }
@@ -213,16 +216,28 @@ mod tests {
     fn a_new_token_leaves_the_other_fields_as_they_were() {
         for (secret, before, after) in [
             ("web", "old", "new\"token"),
-            ("all#web", r#"{"z":1.00,"web":"old","a":{"k": [1]}}"#, r#"{"z":1.00,"web":"new\"token","a":{"k": [1]}}"#),
-            ("all#web", r#"{ "z" : 12345678901234567890123 }"#, r#"{"z":12345678901234567890123,"web":"new\"token"}"#),
+            (
+                "all#web",
+                r#"{"z":1.00,"web":"old","a":{"k": [1]}}"#,
+                r#"{"z":1.00,"web":"new\"token","a":{"k": [1]}}"#,
+            ),
+            (
+                "all#web",
+                r#"{ "z" : 12345678901234567890123 }"#,
+                r#"{"z":12345678901234567890123,"web":"new\"token"}"#,
+            ),
             ("all#web", "{}", r#"{"web":"new\"token"}"#),
         ] {
             let wanted = Wanted::of(secret).unwrap();
             let whole = wanted.replaced(Some(&value(before)), "new\"token").unwrap();
             assert_eq!(*whole, after);
-            assert!(wanted.is_in(&value(&whole), "new\"token") && !wanted.is_in(&value(before), "new\"token"));
+            assert!(
+                wanted.is_in(&value(&whole), "new\"token") && !wanted.is_in(&value(before), "new\"token")
+            );
         }
         let wanted = Wanted::of("all#web").unwrap();
-        assert!(wanted.replaced(None, "new").is_err() && wanted.replaced(Some(&value("old")), "new").is_err());
+        assert!(
+            wanted.replaced(None, "new").is_err() && wanted.replaced(Some(&value("old")), "new").is_err()
+        );
     }
 }

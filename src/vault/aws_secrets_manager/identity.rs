@@ -3,7 +3,11 @@
 //! Unlike the SDK's own chain this one says of each place what it found there, and asks the Security Token Service
 //! at the configured endpoint.
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use aws_config::{
     ecs::EcsCredentialsProvider,
@@ -28,8 +32,13 @@ use super::{
 };
 use crate::{config, vault::VaultError};
 
-/// What CloudTrail shows as the name of a role's session.
+/// What `CloudTrail` shows as the name of a role's session.
 const SESSION: &str = "patgate";
+
+/// For one place where credentials may be, and for a role with all before it: shorter than the usual `deadline`, so
+/// that it can be said who was silent.
+const PLACE: Duration = Duration::from_secs(3);
+const ROLE: Duration = Duration::from_secs(4);
 
 /// Who gives credentials to such a vault.
 pub(super) fn of(vault: &config::AwsSecretsManager, way: &Way) -> SharedCredentialsProvider {
@@ -37,7 +46,7 @@ pub(super) fn of(vault: &config::AwsSecretsManager, way: &Way) -> SharedCredenti
     let Some(role) = &vault.assume_role else { return found };
     SharedCredentialsProvider::new(Role {
         sts: sts(vault, way, Some(found)),
-        role: Arc::clone(role),
+        arn: Arc::clone(role),
         external_id: vault.external_id.clone(),
     })
 }
@@ -88,23 +97,25 @@ impl Chain {
     async fn first(&self) -> provider::Result {
         let mut said = Vec::with_capacity(self.0.len());
         for (place, provider) in &self.0 {
-            let error = match provider.provide_credentials().await {
-                Ok(credentials) => return Ok(credentials),
-                Err(error) => error,
+            let error = match tokio::time::timeout(PLACE, provider.provide_credentials()).await {
+                Ok(Ok(credentials)) => return Ok(credentials),
+                Ok(Err(error)) => error,
+                Err(_) => CredentialsError::provider_error(Told("it took too long".into())),
             };
             let why = failure::told(&error).unwrap_or_else(|| failure::innermost(&error));
-            said.push(format!("{place}: {why}"));
+            let why = format!("{place}: {why}");
             // A place that is set up and fails is not passed over: the next might be somebody else.
             if !matches!(error, CredentialsError::CredentialsNotLoaded(_)) {
-                return Err(none(&said[said.len() - 1..]));
+                return Err(none(&why));
             }
+            said.push(why);
         }
-        Err(none(&said))
+        Err(none(&said.join("; ")))
     }
 }
 
-fn none(said: &[String]) -> CredentialsError {
-    CredentialsError::provider_error(Told(format!("patgate has no credentials of AWS ({})", said.join("; "))))
+fn none(said: &str) -> CredentialsError {
+    CredentialsError::provider_error(Told(format!("patgate has no credentials of AWS ({said})")))
 }
 
 impl ProvideCredentials for Chain {
@@ -166,7 +177,7 @@ impl ProvideCredentials for WebIdentity {
 #[derive(Debug)]
 struct Role {
     sts: Client,
-    role: Arc<str>,
+    arn: Arc<str>,
     external_id: Option<Arc<str>>,
 }
 
@@ -175,10 +186,12 @@ impl Role {
         let asked = self
             .sts
             .assume_role()
-            .role_arn(&*self.role)
+            .role_arn(&*self.arn)
             .role_session_name(SESSION)
             .set_external_id(self.external_id.as_deref().map(str::to_owned));
-        let answer = asked.send().await.map_err(|error| refused(failure::of(&error)))?;
+        let silent = |_| CredentialsError::provider_error(Told("STS: it took too long".into()));
+        let answer = tokio::time::timeout(ROLE, asked.send()).await.map_err(silent)?;
+        let answer = answer.map_err(|error| refused(failure::of(&error)))?;
         credentials(answer.credentials, "AssumeRole")
     }
 }
@@ -195,7 +208,8 @@ impl ProvideCredentials for Role {
 fn refused(error: VaultError) -> CredentialsError {
     let (VaultError::Unavailable(why) | VaultError::Denied(why) | VaultError::Unusable(why)) = error;
     // What stood in the way of asking at all is a whole sentence already.
-    let text = if why.starts_with("patgate has no credentials") { why.to_string() } else { format!("STS: {why}") };
+    let text =
+        if why.starts_with("patgate has no credentials") { why.to_string() } else { format!("STS: {why}") };
     CredentialsError::provider_error(Told(text))
 }
 

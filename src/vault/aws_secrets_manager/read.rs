@@ -8,11 +8,7 @@ use std::{
     },
 };
 
-use aws_sdk_secretsmanager::{
-    Client,
-    error::ProvideErrorMetadata as _,
-    types::SecretValueEntry,
-};
+use aws_sdk_secretsmanager::{Client, error::ProvideErrorMetadata as _, types::SecretValueEntry};
 use futures_util::future::join_all;
 use zeroize::Zeroizing;
 
@@ -20,7 +16,8 @@ use super::{CURRENT, failure, field::Value};
 use crate::vault::VaultError;
 
 /// What was asked for by name, each with what came of it.
-pub(super) type Answers = BTreeMap<Arc<str>, Result<Value, VaultError>>;
+#[derive(Default)]
+pub(super) struct Answers(pub(super) BTreeMap<Arc<str>, Result<Value, VaultError>>);
 
 /// Reads the version of a secret that is staged so. The stage is always named: what an unstaged read gives is up to
 /// the other side.
@@ -42,16 +39,17 @@ fn value(text: Option<String>, binary: bool, version: Option<String>) -> Result<
 /// Reads the current versions of several secrets by one request; by one each where patgate may not do so, which is
 /// remembered in `refused`, or where the one did not bring what was asked for.
 pub(super) async fn many(client: &Client, names: &[Arc<str>], refused: &AtomicBool) -> Answers {
-    let mut answers = Answers::new();
+    let mut answers = Answers::default();
     if names.len() > 1 && !refused.load(Ordering::Relaxed) {
-        let ids = names.iter().map(|name| name.to_string()).collect();
+        let ids = names.iter().map(ToString::to_string).collect();
         match client.batch_get_secret_value().set_secret_id_list(Some(ids)).send().await {
             Ok(batch) => {
                 for error in batch.errors.unwrap_or_default() {
                     let id = error.secret_id.as_deref().unwrap_or_default();
                     if let Some(name) = names.iter().find(|name| ***name == *id) {
-                        let why = failure::answered(error.error_code.as_deref(), error.message.as_deref(), 400);
-                        answers.insert(Arc::clone(name), Err(why));
+                        let why =
+                            failure::answered(error.error_code.as_deref(), error.message.as_deref(), 400);
+                        answers.0.insert(Arc::clone(name), Err(why));
                     }
                 }
                 for entry in batch.secret_values.unwrap_or_default() {
@@ -59,19 +57,24 @@ pub(super) async fn many(client: &Client, names: &[Arc<str>], refused: &AtomicBo
                 }
             }
             Err(error) => match failure::of(&error) {
-                VaultError::Denied(why) if error.code().is_some_and(|code| code.starts_with("AccessDenied")) => {
+                VaultError::Denied(why)
+                    if error.code().is_some_and(|code| code.starts_with("AccessDenied")) =>
+                {
                     tracing::info!("secrets are read one by one, for reads of several are refused: {why}");
                     refused.store(true, Ordering::Relaxed);
                 }
                 VaultError::Denied(_) => {}
-                other => return names.iter().map(|name| (Arc::clone(name), Err(other.clone()))).collect(),
+                other => {
+                    let same = |name: &Arc<str>| (Arc::clone(name), Err(other.clone()));
+                    return Answers(names.iter().map(same).collect());
+                }
             },
         }
     }
-    let rest = names.iter().filter(|name| !answers.contains_key(*name));
+    let rest = names.iter().filter(|name| !answers.0.contains_key(*name));
     let rest = rest.map(|name| async { (Arc::clone(name), one(client, name, CURRENT).await) });
     let rest = join_all(rest).await;
-    answers.extend(rest);
+    answers.0.extend(rest);
     answers
 }
 
@@ -87,7 +90,7 @@ fn take(entry: SecretValueEntry, names: &[Arc<str>], answers: &mut Answers) {
     }
     for name in names.iter().filter(|name| means(name, &arn, &own)) {
         let text = text.as_ref().map(|text| text.as_str().to_owned());
-        answers.insert(Arc::clone(name), value(text, binary, version.clone()));
+        answers.0.insert(Arc::clone(name), value(text, binary, version.clone()));
     }
 }
 
@@ -125,9 +128,9 @@ mod tests {
                 .version_id("v1")
                 .set_version_stages(Some(stages.into_iter().map(str::to_owned).collect()))
                 .build();
-            let mut answers = Answers::new();
+            let mut answers = Answers::default();
             take(entry, &names, &mut answers);
-            assert_eq!(answers.contains_key("web"), taken);
+            assert_eq!(answers.0.contains_key("web"), taken);
         }
     }
 }

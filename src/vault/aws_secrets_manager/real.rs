@@ -2,8 +2,6 @@
 
 #![allow(dead_code, unreachable_pub, reason = "the harness is shared with the tests of the binary")]
 
-use std::sync::Arc;
-
 use aws_credential_types::Credentials;
 use base64::Engine as _;
 use futures_util::future::join_all;
@@ -137,7 +135,11 @@ async fn what_holds_no_text_is_not_usable() {
     let bytes = base64::engine::general_purpose::STANDARD.encode([0, 1, 2]);
     moto.call("CreateSecret", &json!({ "Name": "binary", "SecretBinary": bytes }));
     let binary = source.fetch("binary").await;
-    assert!(matches!(&binary, Err(VaultError::Unusable(why)) if why.contains("SecretString")), "{:?}", binary.err());
+    assert!(
+        matches!(&binary, Err(VaultError::Unusable(why)) if why.contains("SecretString")),
+        "{:?}",
+        binary.err()
+    );
     moto.call("CreateSecret", &json!({ "Name": "none" }));
     assert!(matches!(source.fetch("none").await, Err(VaultError::Denied(_))));
 }
@@ -178,9 +180,8 @@ async fn iam_decides_what_is_read_and_no_batch_is_needed() {
     let user = |name: &str| {
         moto.iam(&format!("Action=CreateUser&UserName={name}"));
         let key = moto.iam(&format!("Action=CreateAccessKey&UserName={name}"));
-        let part = |tag: &str| {
-            key.split(&format!("<{tag}>")).nth(1).unwrap().split('<').next().unwrap().to_owned()
-        };
+        let part =
+            |tag: &str| key.split(&format!("<{tag}>")).nth(1).unwrap().split('<').next().unwrap().to_owned();
         source(&moto.url(), &part("AccessKeyId"), &part("SecretAccessKey"))
     };
     let (patgate, nobody) = (user("patgate"), user("nobody"));

@@ -36,7 +36,9 @@ fn refusal(code: &str) -> Act {
 /// The action and the body of each request, in order.
 type Seen = Arc<Mutex<Vec<(String, Value)>>>;
 
-async fn serve(act: impl Fn(usize, &str, &Value) -> Act + Send + Sync + 'static) -> (AwsSecretsManager, Seen) {
+async fn serve(
+    act: impl Fn(usize, &str, &Value) -> Act + Send + Sync + 'static,
+) -> (AwsSecretsManager, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let seen = Seen::default();
@@ -163,10 +165,8 @@ async fn silence_is_told_apart_from_an_answer_and_asked_once_more_at_most() {
 
 #[tokio::test]
 async fn a_vault_that_hangs_can_be_left_and_asked_again() {
-    let (source, _) = serve(|n, _, _| {
-        if n == 0 { Act::Hang } else { Act::Answer(200, secret("web").to_string()) }
-    })
-    .await;
+    let (source, _) =
+        serve(|n, _, _| if n == 0 { Act::Hang } else { Act::Answer(200, secret("web").to_string()) }).await;
     let left = tokio::time::timeout(Duration::from_millis(200), source.fetch("web")).await;
     assert!(left.is_err());
     assert_eq!(read(&source, "web").await.as_deref(), Ok("token-web"));
@@ -176,7 +176,8 @@ async fn a_vault_that_hangs_can_be_left_and_asked_again() {
 async fn reads_of_one_moment_are_one_request_and_each_has_its_own_answer() {
     let (source, seen) = serve(|_, action, _| {
         assert_eq!(action, "BatchGetSecretValue");
-        let errors = json!([{ "SecretId": "gone", "ErrorCode": "ResourceNotFoundException", "Message": "words" }]);
+        let errors =
+            json!([{ "SecretId": "gone", "ErrorCode": "ResourceNotFoundException", "Message": "words" }]);
         let values = [secret("a"), secret("b")];
         Act::Answer(200, json!({ "SecretValues": values, "Errors": errors }).to_string())
     })
@@ -237,10 +238,9 @@ async fn a_batch_that_is_throttled_is_not_taken_apart() {
 
 #[tokio::test]
 async fn who_waits_for_the_same_answer_does_not_depend_on_the_first_who_asked() {
-    let (source, _) = serve(|_, _, _| {
-        Act::Answer(200, json!({ "SecretValues": [secret("a"), secret("b")] }).to_string())
-    })
-    .await;
+    let (source, _) =
+        serve(|_, _, _| Act::Answer(200, json!({ "SecretValues": [secret("a"), secret("b")] }).to_string()))
+            .await;
     let mut first = Box::pin(source.fetch("a"));
     assert!((&mut first).now_or_never().is_none());
     let mut second = Box::pin(source.fetch("b"));
@@ -260,7 +260,8 @@ async fn a_write_whose_answer_was_lost_is_sent_with_the_same_token() {
         assert!(source.write("web", &SecretString::from("token-new")).await.is_err());
     }
     let seen = seen.lock().unwrap();
-    let puts: Vec<_> = seen.iter().filter(|(action, _)| action == "PutSecretValue").map(|(_, body)| body).collect();
+    let puts: Vec<_> =
+        seen.iter().filter(|(action, _)| action == "PutSecretValue").map(|(_, body)| body).collect();
     assert!(puts.len() >= 2);
     for put in &puts {
         assert_eq!(put["ClientRequestToken"], puts[0]["ClientRequestToken"]);
@@ -272,7 +273,10 @@ async fn a_write_whose_answer_was_lost_is_sent_with_the_same_token() {
 async fn a_refused_write_does_not_quote_the_value() {
     let (source, _) = serve(|_, action, _| match action {
         "GetSecretValue" => Act::Answer(200, secret("web").to_string()),
-        _ => Act::Answer(400, json!({ "__type": "ValidationException", "message": "'canary' is too long" }).to_string()),
+        _ => Act::Answer(
+            400,
+            json!({ "__type": "ValidationException", "message": "'canary' is too long" }).to_string(),
+        ),
     })
     .await;
     let error = source.write("web", &SecretString::from("canary")).await.unwrap_err();
