@@ -1,4 +1,5 @@
-//! What every source of secrets has to keep, run over each of them. A new source adds one line to [`all`].
+//! What every source of secrets has to keep, run over each of them. A new source adds one line to [`all`], or, where it
+//! needs a server, a test that calls [`keep`].
 
 use std::{
     cell::RefCell,
@@ -19,7 +20,7 @@ use super::{
 use crate::config::{CredentialSource, SealedKey};
 
 /// A source with somebody who fills it.
-trait Filled {
+pub(super) trait Filled {
     fn source(&self) -> Box<dyn SecretSource>;
     /// Puts a value in, whatever it is, and says by what name it is read.
     fn put(&self, name: &str, value: &[u8]) -> String;
@@ -104,42 +105,47 @@ async fn fetch(source: &dyn SecretSource, name: &str) -> Result<Token, VaultErro
 async fn every_source_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     for (kind, filled) in all(folder.path()) {
-        let source = filled.source();
-        let name = filled.put("good", b"canary-first");
-        let first = fetch(&*source, &name).await.unwrap();
-        assert!(first.occurs_in(b"<canary-first>"), "{kind}: the right value");
+        keep(kind, &*filled).await;
+    }
+}
 
-        filled.put("good", b"canary-second");
-        let second = fetch(&*source, &name).await.unwrap();
-        assert!(second.occurs_in(b"canary-second") && !second.is(&first), "{kind}: a change is seen");
+/// The contract, for one source. Those that need a server call this from tests of their own.
+pub(super) async fn keep(kind: &str, filled: &dyn Filled) {
+    let source = filled.source();
+    let name = filled.put("good", b"canary-first");
+    let first = fetch(&*source, &name).await.unwrap();
+    assert!(first.occurs_in(b"<canary-first>"), "{kind}: the right value");
 
-        for absent in ["absent", "", "with=sign", "/nowhere/at/all"] {
-            let missing = fetch(&*source, absent).await;
-            assert!(matches!(missing, Err(VaultError::Denied(_))), "{kind}: {absent:?}: {missing:?}");
-        }
+    filled.put("good", b"canary-second");
+    let second = fetch(&*source, &name).await.unwrap();
+    assert!(second.occurs_in(b"canary-second") && !second.is(&first), "{kind}: a change is seen");
 
-        let huge = vec![b'a'; 200_000];
-        for garbage in [
-            b"".as_slice(),
-            b"\n",
-            b"canary with spaces",
-            b"canary\ncanary",
-            b"{\"canary\":1}",
-            b"canary\xff\xfe",
-            &huge,
-        ] {
-            let name = filled.put("garbage", garbage);
-            match fetch(&*source, &name).await {
-                Err(VaultError::Unusable(why)) => {
-                    assert!(!why.contains("canary") && !why.contains("aaaa"), "{kind}: {why}");
-                }
-                other => panic!("{kind}: {:?}: {other:?}", String::from_utf8_lossy(garbage)),
+    for absent in ["absent", "", "with=sign", "/nowhere/at/all"] {
+        let missing = fetch(&*source, absent).await;
+        assert!(matches!(missing, Err(VaultError::Denied(_))), "{kind}: {absent:?}: {missing:?}");
+    }
+
+    let huge = vec![b'a'; 200_000];
+    for garbage in [
+        b"".as_slice(),
+        b"\n",
+        b"canary with spaces",
+        b"canary\ncanary",
+        b"{\"canary\":1}",
+        b"canary\xff\xfe",
+        &huge,
+    ] {
+        let name = filled.put("garbage", garbage);
+        match fetch(&*source, &name).await {
+            Err(VaultError::Unusable(why)) => {
+                assert!(!why.contains("canary") && !why.contains("aaaa"), "{kind}: {why}");
             }
+            other => panic!("{kind}: {:?}: {other:?}", String::from_utf8_lossy(garbage)),
         }
+    }
 
-        if filled.forbid(&name) {
-            let forbidden = fetch(&*source, &name).await;
-            assert!(matches!(forbidden, Err(VaultError::Denied(_))), "{kind}: {forbidden:?}");
-        }
+    if filled.forbid(&name) {
+        let forbidden = fetch(&*source, &name).await;
+        assert!(matches!(forbidden, Err(VaultError::Denied(_))), "{kind}: {forbidden:?}");
     }
 }

@@ -33,8 +33,8 @@ const CLONE: &str = "/home/sam/patgate";
 /// The port that the pages name, and the one of the admin listener.
 const PORT: u16 = 8443;
 const ADMIN: u16 = 9443;
-/// How many blocks may be left out, on all pages.
-const NOT_RUN: usize = 5;
+/// How many blocks may be left out, on all pages: those that need another machine, or a vault.
+const NOT_RUN: usize = 9;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A block of a page.
@@ -60,7 +60,8 @@ fn root() -> PathBuf {
 
 fn pages() -> Vec<PathBuf> {
     let mut pages = vec![root().join("README.md")];
-    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let docs = ["docs", "docs/vaults"].map(|folder| fs::read_dir(root().join(folder)).unwrap());
+    let docs = docs.into_iter().flatten().map(|entry| entry.unwrap().path());
     pages.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     pages.sort();
     pages

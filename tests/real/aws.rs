@@ -294,6 +294,12 @@ fn who_has_no_credentials_of_aws_is_told_where_they_were_looked_for() {
     }
     assert!(said.contains("the vault did not answer"), "{said}");
 
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1/credentials", silent.local_addr().unwrap());
+    let said = desk.fails("", &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)]);
+    assert!(said.contains("container: it took too long"), "{said}");
+
     let said = desk.fails("profile = \"absent\"", &KEYS);
     assert!(said.contains("profile: "), "{said}");
     let gone = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere/token"), ("AWS_ROLE_ARN", ROLE)];
