@@ -274,6 +274,14 @@ fn neither_the_environment_nor_a_profile_leads_elsewhere() {
     desk.succeeds("", &[&KEYS[..], &[("AWS_CONFIG_FILE", file.to_str().unwrap())]].concat());
     desk.succeeds(&format!("assume-role = \"{ROLE}\""), &KEYS);
 
+    // A role that a profile takes on, at the profile's own idea of where STS is.
+    let role = format!(
+        "[profile role]\nrole_arn = {ROLE}\ncredential_source = Environment\nendpoint_url = http://{there}\n"
+    );
+    let role = desk.file("role", &role);
+    let said = desk.fails("profile = \"role\"", &[&KEYS[..], &[("AWS_CONFIG_FILE", &role)]].concat());
+    assert!(said.contains("leads to 127.0.0.2"), "{said}");
+
     for variable in ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_EC2_METADATA_SERVICE_ENDPOINT"] {
         let said = desk.fails(
             "",

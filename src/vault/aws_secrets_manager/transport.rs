@@ -57,8 +57,9 @@ impl Transport {
         Ok(Self { hosts: hosts.into(), out, here })
     }
 
-    /// The client that may carry to a URL.
-    fn way(&self, url: &str) -> Result<&Client, Told> {
+    /// The client that may carry to a URL. Metadata services are read (`GET`, and `PUT` for EC2's own token); what is
+    /// posted is meant for AWS, and goes to the hosts of the configuration alone.
+    fn way(&self, method: &str, url: &str) -> Result<&Client, Told> {
         let uri = url.parse::<Uri>().ok();
         let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?, uri.host()?)));
         let Some((scheme, authority, host)) = parts else {
@@ -70,7 +71,7 @@ impl Transport {
         if self.hosts.iter().any(|known| **known == *own) {
             return Ok(if here { &self.here } else { &self.out });
         }
-        if here && !authority.as_str().contains('@') {
+        if here && method != "POST" && !authority.as_str().contains('@') {
             return Ok(&self.here);
         }
         Err(Told(format!(
@@ -80,7 +81,8 @@ impl Transport {
     }
 
     async fn carry(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-        let client = self.way(request.uri()).map_err(|told| ConnectorError::user(told.into()))?;
+        let client =
+            self.way(request.method(), request.uri()).map_err(|told| ConnectorError::user(told.into()))?;
         let method = Method::from_bytes(request.method().as_bytes());
         let method = method.map_err(|error| ConnectorError::user(error.into()))?;
         let mut builder = client.request(method, request.uri());
@@ -163,7 +165,8 @@ mod tests {
             "http://localhost:9911/",
             "http://[::1]:9911/",
         ] {
-            assert!(transport.way(url).is_ok(), "{url}");
+            let method = if url.starts_with("https:") { "POST" } else { "GET" };
+            assert!(transport.way(method, url).is_ok(), "{url}");
         }
         for url in [
             "https://secretsmanager.eu-west-2.amazonaws.com/",
@@ -178,7 +181,11 @@ mod tests {
             "http://127.0.0.1@elsewhere.example/",
             "/no/host",
         ] {
-            assert!(transport.way(url).is_err(), "{url}");
+            assert!(transport.way("GET", url).is_err() && transport.way("POST", url).is_err(), "{url}");
+        }
+        assert!(transport.way("POST", "http://127.0.0.1:5000/").is_ok());
+        for url in ["http://127.0.0.1:5001/", "http://169.254.169.254/", "http://localhost:9911/"] {
+            assert!(transport.way("POST", url).is_err(), "{url}");
         }
     }
 }
