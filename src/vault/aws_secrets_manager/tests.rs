@@ -93,8 +93,8 @@ async fn request(socket: &mut TcpStream) -> Option<(String, Value)> {
     }
 }
 
-fn source(url: &str) -> AwsSecretsManager {
-    let vault = config::AwsSecretsManager {
+fn vault(url: &str) -> config::AwsSecretsManager {
+    config::AwsSecretsManager {
         region: "eu-west-1".into(),
         endpoint: Some(url.into()),
         sts_endpoint: Some(url.into()),
@@ -102,7 +102,11 @@ fn source(url: &str) -> AwsSecretsManager {
         assume_role: None,
         external_id: None,
         profile: None,
-    };
+    }
+}
+
+fn source(url: &str) -> AwsSecretsManager {
+    let vault = vault(url);
     let way = Way::new(&vault, &Outbound::default()).unwrap();
     let identity = Credentials::new("AKIATEST", "canary-of-aws", None, None, "test");
     AwsSecretsManager::with(&vault, &way, SharedCredentialsProvider::new(identity))
@@ -303,5 +307,39 @@ fn a_request_token_is_of_all_it_is_about() {
     assert_eq!(token, request_token("web", "v1", "value"));
     for other in [("we", "bv1", "value"), ("web", "v2", "value"), ("web", "v1", "other")] {
         assert_ne!(token, request_token(other.0, other.1, other.2));
+    }
+}
+
+#[tokio::test]
+async fn the_company_proxy_is_asked_for_the_endpoint_and_its_refusal_is_silence() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = listener.local_addr().unwrap().to_string();
+    let outbound = Outbound { proxy: Some(proxy.parse().unwrap()), no_proxy: Vec::new() };
+    let vault =
+        config::AwsSecretsManager { endpoint: None, sts_endpoint: None, ..vault("http://127.0.0.1:1") };
+    let way = Way::new(&vault, &outbound).unwrap();
+    let identity = Credentials::new("AKIATEST", "canary-of-aws", None, None, "test");
+    let source = AwsSecretsManager::with(&vault, &way, SharedCredentialsProvider::new(identity));
+    let answer = async {
+        let mut heads = Vec::new();
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            let read = socket.read(&mut head).await.unwrap();
+            heads.push(String::from_utf8_lossy(&head[..read]).into_owned());
+            socket.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            if heads.len() == 2 {
+                return heads;
+            }
+        }
+    };
+    let (error, heads) = tokio::join!(source.fetch("web"), answer);
+    let error = error.err().unwrap();
+    assert!(matches!(error, VaultError::Unavailable(_)), "{error}");
+    for head in heads {
+        assert!(
+            head.starts_with("CONNECT secretsmanager.eu-west-1.amazonaws.com:443 HTTP/1.1\r\n"),
+            "{head}"
+        );
     }
 }
