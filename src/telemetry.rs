@@ -20,6 +20,9 @@ use tracing_subscriber::{
 /// The environment variable that chooses what is logged.
 pub const VARIABLE: &str = "PATGATE_LOG";
 
+/// Never logged: the AWS SDK quotes lines of `~/.aws` that it can't read, and such a line may be a key.
+const SILENT: &str = "aws_runtime::env_config=off";
+
 /// In which form lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Form {
@@ -68,7 +71,8 @@ where
         Form::Human => lines.boxed(),
         Form::Json => lines.json().flatten_event(true).boxed(),
     };
-    Ok(tracing_subscriber::registry().with(lines.with_filter(EnvFilter::try_new(filter)?)))
+    Ok(tracing_subscriber::registry()
+        .with(lines.with_filter(EnvFilter::try_new(format!("{filter},{SILENT}"))?)))
 }
 
 fn panicked(info: &PanicHookInfo<'_>) {
@@ -119,6 +123,20 @@ mod tests {
                 tracing::debug!("more");
             });
             assert_eq!(text.lines().count(), expected, "{filter:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_may_quote_a_key_is_not_logged_at_any_level() {
+        for filter in [None, Some("trace"), Some("aws_runtime=trace")] {
+            let text = logged(Form::Human, filter, false, || {
+                tracing::warn!(target: "aws_runtime::env_config::normalize", "`canary` ignored");
+                tracing::error!(target: "aws_runtime::auth", "told");
+            });
+            assert!(
+                !text.contains("canary") && (filter.is_none() || text.contains("told")),
+                "{filter:?}: {text}"
+            );
         }
     }
 

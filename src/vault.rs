@@ -27,6 +27,7 @@ use crate::{
     refusal::{Refusal, Refused},
 };
 
+pub mod aws_secrets_manager;
 #[cfg(test)]
 mod azure;
 mod azure_key_vault;
@@ -147,9 +148,11 @@ pub fn source(vault: &config::Vault, outbound: &config::Outbound) -> Result<Arc<
         VaultSource::Environment => Arc::new(environment::Environment::new()),
         VaultSource::File(config) => Arc::new(file::File::new(config)),
         VaultSource::Command(config) => Arc::new(command::Command::new(config)),
-        VaultSource::AzureKeyVault(vault) => Arc::new(azure_key_vault::AzureKeyVault::open(vault, outbound)?),
         VaultSource::Hashicorp(vault) => Arc::new(hashicorp::Hashicorp::open(vault, outbound)?),
-        VaultSource::AwsSecretsManager(_) => return Err("this type of vault is not built".into()),
+        VaultSource::AwsSecretsManager(vault) => {
+            Arc::new(aws_secrets_manager::AwsSecretsManager::open(vault, outbound)?)
+        }
+        VaultSource::AzureKeyVault(vault) => Arc::new(azure_key_vault::AzureKeyVault::open(vault, outbound)?),
     })
 }
 

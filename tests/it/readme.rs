@@ -34,7 +34,7 @@ const CLONE: &str = "/home/sam/patgate";
 const PORT: u16 = 8443;
 const ADMIN: u16 = 9443;
 /// How many blocks may be left out, on all pages: those that need another machine, or a vault.
-const NOT_RUN: usize = 6;
+const NOT_RUN: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A block of a page.

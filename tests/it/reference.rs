@@ -49,6 +49,7 @@ fn place(section: &str) -> &str {
         "type = \"command\"" => "vault.command",
         "type = \"azure-key-vault\"" => "vault.azure",
         "type = \"hashicorp\"" => "vault.hashicorp",
+        "type = \"aws-secrets-manager\"" => "vault.aws",
         "[credential.NAME]" | "type = \"pat\"" => "credential.web",
         "type = \"entra\"" => "credential.entra",
         "[client.NAME]" => "client.here",
@@ -86,6 +87,7 @@ fn configuration(section: &str, more: &str) -> String {
             "[vault.hashicorp]",
             "type = \"hashicorp\"\naddress = \"https://vault.test\"\nauth = { method = \"token-file\", token-file = \"token\" }",
         ),
+        ("[vault.aws]", "type = \"aws-secrets-manager\"\nregion = \"eu-west-1\""),
         ("[credential.web]", "vault = \"environment\"\nsecret = \"PAT\"\norganizations = [\"contoso\"]"),
         ("[client.here]", "addresses = [\"127.0.0.1\"]"),
         (
@@ -145,7 +147,7 @@ fn every_key_that_the_parser_knows_is_documented_and_no_other() {
         assert_eq!(documented, known, "[{section}]");
         sections += 1;
     }
-    assert_eq!(sections, 19, "{found:?}");
+    assert_eq!(sections, 20, "{found:?}");
 }
 
 #[test]

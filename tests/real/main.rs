@@ -25,12 +25,14 @@ mod rotation;
 #[path = "../it/support.rs"]
 mod support;
 
+mod aws;
 mod disk;
 mod faults;
 mod forgotten;
 mod hashicorp;
 mod helpers;
 mod memory;
+mod moto;
 mod openbao;
 mod outbound;
 mod soak;
