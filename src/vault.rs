@@ -370,6 +370,10 @@ impl Armed {
     pub(crate) fn authorize(&self, headers: &mut HeaderMap) {
         self.token.authorize(headers);
     }
+    /// Whether it is this very token.
+    pub(crate) fn bears(&self, token: &Token) -> bool {
+        self.token.is(token)
+    }
     /// Whether these bytes hold the token, raw or as sent (for answers that echo it).
     pub(crate) fn occurs_in(&self, bytes: &[u8]) -> bool {
         self.token.occurs_in(bytes)

@@ -113,7 +113,7 @@ impl Trip {
         let mut asking = pin!(async {
             match question {
                 Some(question) if wanted.get() => {
-                    self.probe(spent, question).await.map(|(spent, alive)| (spent, Some(alive)))
+                    self.probe(spent, question, used).await.map(|(spent, alive)| (spent, Some(alive)))
                 }
                 _ => Ok((spent, None)),
             }
@@ -137,8 +137,17 @@ impl Trip {
     }
 
     /// Asks Azure DevOps whom it takes the credential for, on a connection of its own.
-    async fn probe(&self, spent: Spent, question: PathAndQuery) -> Result<(Spent, bool), Box<Refused>> {
+    async fn probe(
+        &self,
+        spent: Spent,
+        question: PathAndQuery,
+        used: &Token,
+    ) -> Result<(Spent, bool), Box<Refused>> {
         let armed = self.arm_again(spent, "probe", Some(question.path())).await?;
+        // Another request was faster, and the value is another one now: that it lives tells nothing of the old one.
+        if !armed.bears(used) {
+            return Ok((armed.disarm().0, false));
+        }
         let asked = self.in_use.or_cut(timeout(DEADLINE, self.ask(&armed, question))).await;
         let (spent, _) = armed.disarm();
         let Some(asked) = asked else { return self.refuse(spent, Fault::cut(), None) };
