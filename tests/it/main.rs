@@ -24,6 +24,7 @@ mod audit;
 mod choice;
 mod crash;
 mod credential;
+mod cut;
 mod failure;
 mod git;
 mod handover;
