@@ -88,8 +88,8 @@ pub(crate) struct Credentials {
     state: State,
     audit: Audit,
     metrics: Arc<Metrics>,
-    /// One change at a time, from its record to its effect.
-    changes: Mutex<()>,
+    /// One change at a time, from its record to its effect. What following the state met last, where it can't be read.
+    changes: Mutex<Option<String>>,
 }
 
 impl Credentials {
@@ -270,21 +270,26 @@ impl Credentials {
 
     /// Looks, where a newer process owns the state, at what that one wrote. To be called every now and then.
     pub(crate) async fn follow(&self) {
-        let _turn = self.changes.lock().await;
+        let mut met = self.changes.lock().await;
         let state = self.state.clone();
-        match tokio::task::spawn_blocking(move || state.follow()).await {
+        let followed = tokio::task::spawn_blocking(move || state.follow()).await;
+        let error = match followed {
             Ok(Ok(Some(document))) => {
                 tracing::info!(
                     version = document.version,
                     "the state, as the new process wrote it, is in force"
                 );
                 self.take_effect(&document);
+                None
             }
-            Ok(Ok(None)) | Err(_) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error, "the state that a new process owns can't be read; the old one stays");
-            }
+            Ok(Ok(None)) | Err(_) => None,
+            Ok(Err(error)) => Some(error),
+        };
+        // Once, and not every second.
+        if let Some(error) = error.as_ref().filter(|error| met.as_ref() != Some(*error)) {
+            tracing::warn!(error, "the state that a new process owns can't be read; the old one stays");
         }
+        *met = error;
     }
 
     /// Makes a change durable, and puts it in force.

@@ -26,6 +26,7 @@ mod choice;
 mod crash;
 mod credential;
 mod credentials;
+mod cut;
 mod failure;
 mod git;
 mod handover;
