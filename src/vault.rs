@@ -121,7 +121,9 @@ pub fn source(vault: &config::Vault, outbound: &config::Outbound) -> Result<Arc<
         }
         VaultSource::Environment => Arc::new(environment::Environment::new()),
         VaultSource::File => Arc::new(file::File::new()),
-        VaultSource::Hashicorp(vault) => Arc::new(hashicorp::Hashicorp::open(vault, outbound)?),
+        VaultSource::Hashicorp(source) => {
+            Arc::new(hashicorp::Hashicorp::open(source, vault.lifetime.deadline, outbound)?)
+        }
         VaultSource::Command(_) | VaultSource::AwsSecretsManager(_) | VaultSource::AzureKeyVault(_) => {
             return Err("this type of vault is not built".into());
         }

@@ -121,13 +121,14 @@ struct Metadata {
     deletion_time: String,
     #[serde(default)]
     destroyed: bool,
-    custom_metadata: Option<BTreeMap<String, String>>,
+    #[serde(rename = "custom_metadata")]
+    custom: Option<BTreeMap<String, String>>,
 }
 
 impl Metadata {
     /// Known ends: what somebody wrote as `expires`, and when the engine itself deletes the version.
     fn facts(&self) -> Facts {
-        let written = self.custom_metadata.as_ref().and_then(|all| moment(all.get("expires")?));
+        let written = self.custom.as_ref().and_then(|all| moment(all.get("expires")?));
         let expires = [written, moment(&self.deletion_time)].into_iter().flatten().min();
         Facts { expires, ..Facts::default() }
     }
@@ -518,10 +519,9 @@ mod tests {
             (Some("2027-01-31"), "2026-12-24T00:00:00Z", Some("2026-12-24T00:00:00Z")),
             (Some("2026-11-30"), "2026-12-24T00:00:00Z", Some("2026-11-30T00:00:00Z")),
         ] {
-            let custom_metadata =
-                expires.map(|text| BTreeMap::from([("expires".to_owned(), text.to_owned())]));
+            let custom = expires.map(|text| BTreeMap::from([("expires".to_owned(), text.to_owned())]));
             let deletion_time = deleted.to_owned();
-            let metadata = Metadata { version: 1, deletion_time, destroyed: false, custom_metadata };
+            let metadata = Metadata { version: 1, deletion_time, destroyed: false, custom };
             assert_eq!(metadata.facts().expires.map(|end| end.to_string()).as_deref(), end, "{expires:?}");
         }
     }
