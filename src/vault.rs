@@ -148,7 +148,9 @@ pub fn source(vault: &config::Vault, outbound: &config::Outbound) -> Result<Arc<
         VaultSource::Environment => Arc::new(environment::Environment::new()),
         VaultSource::File(config) => Arc::new(file::File::new(config)),
         VaultSource::Command(config) => Arc::new(command::Command::new(config)),
-        VaultSource::Hashicorp(vault) => Arc::new(hashicorp::Hashicorp::open(vault, outbound)?),
+        VaultSource::Hashicorp(source) => {
+            Arc::new(hashicorp::Hashicorp::open(source, vault.lifetime.deadline, outbound)?)
+        }
         VaultSource::AwsSecretsManager(vault) => {
             Arc::new(aws_secrets_manager::AwsSecretsManager::open(vault, outbound)?)
         }

@@ -7,7 +7,7 @@
 //! # Adding a way to log in
 //! A variant of [`HashicorpAuth`], its keys in `config/vaults/hashicorp.rs`, and an arm in [`login`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 use secrecy::SecretString;
@@ -36,6 +36,9 @@ use wire::Wire;
 /// The longest private key, in bytes.
 const KEY: usize = 64 * 1024;
 
+/// A request has this long, where it is not a read that somebody waits for.
+const LEAST: Duration = Duration::from_secs(5);
+
 /// One vault.
 pub struct Hashicorp {
     session: Arc<Session>,
@@ -45,18 +48,21 @@ pub struct Hashicorp {
 }
 
 impl Hashicorp {
-    /// Sets up what reads the vault. It is not asked anything yet.
+    /// Sets up what reads the vault. It is not asked anything yet. `deadline` is for one request, five seconds at least.
     ///
     /// # Errors
     /// A client certificate that can't be used, as a sentence.
-    pub fn open(vault: &config::Hashicorp, outbound: &Outbound) -> Result<Self, String> {
+    pub fn open(vault: &config::Hashicorp, deadline: Duration, outbound: &Outbound) -> Result<Self, String> {
         let identity = match &vault.auth {
             HashicorpAuth::Certificate { identity, .. } => Some(read(identity)?),
             _ => None,
         };
+        // A proxy would see what is not encrypted.
+        let direct = Outbound::default();
+        let outbound = if vault.address.starts_with("http://") { &direct } else { outbound };
         let client = network::client(outbound, &vault.trust, &vault.addresses, identity)?;
         let namespace = vault.namespace.as_deref();
-        let wire = Arc::new(Wire::new(client, address(vault), namespace)?);
+        let wire = Arc::new(Wire::new(client, address(vault), namespace, deadline.max(LEAST))?);
         let (alive, until) = watch::channel(());
         let login = Login::new(vault.auth.clone(), namespace);
         let session = Session::new(Arc::clone(&wire), login, until);

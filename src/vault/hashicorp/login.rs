@@ -1,6 +1,6 @@
 //! How patgate comes to a token of the vault: one function for each `auth.method`.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -102,8 +102,8 @@ impl Login {
         }
     }
 
-    async fn read(&self, path: &PathBuf, readers: Readers) -> Result<SecretString, VaultError> {
-        let owned = path.clone();
+    async fn read(&self, path: &Path, readers: Readers) -> Result<SecretString, VaultError> {
+        let owned = path.to_owned();
         let read = move || private::read_line(&owned, readers, LONGEST);
         let text = private::aside(Arc::clone(&self.turns), read).await??;
         if exposed(&text).is_empty() {

@@ -1,6 +1,6 @@
 //! Against a real OpenBao, which `tests/install` installs; `tests/run` runs them with `--ignored`.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -54,7 +54,9 @@ fn approle(role_id: &str, secret_id_file: &Path) -> HashicorpAuth {
 }
 
 fn open(vault: &config::Hashicorp) -> Hashicorp {
-    Hashicorp::open(vault, &Outbound::default()).unwrap()
+    // A proxy that is not there: what is on this machine, or re-addressed, is reached without one.
+    let outbound = Outbound { proxy: Some("127.0.0.1:1".parse().unwrap()), no_proxy: Vec::new() };
+    Hashicorp::open(vault, Duration::from_secs(5), &outbound).unwrap()
 }
 
 /// A vault with `AppRole` and one secret, and what stands before it.
@@ -219,7 +221,7 @@ async fn a_write_keeps_the_other_fields_and_the_version_before_it_is_found() {
         assert_eq!(previous().await.unwrap(), (before.0, before.1.unwrap()));
     }
     // Somebody else was faster: what was read is not what is there.
-    desk.faults.behave_for("POST /v1/secret/data", Behaviour::Slow(std::time::Duration::from_secs(1)));
+    desk.faults.behave_for("POST /v1/secret/data", Behaviour::Slow(Duration::from_secs(1)));
     let before = desk.faults.count("POST /v1/secret/data");
     let (written, ()) = tokio::join!(source.write(SECRET, &second), async {
         while desk.faults.count("POST /v1/secret/data") == before {

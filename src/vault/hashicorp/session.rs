@@ -8,6 +8,7 @@ use std::{
 use secrecy::SecretString;
 use tokio::{
     sync::{Mutex, watch},
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 
@@ -18,9 +19,9 @@ use super::{
 };
 use crate::clock;
 
-/// For a login, whatever it takes. It goes on where nobody waits for it any more, for a wrapped secret id that was
-/// taken and not kept would be lost.
-const LOGIN: Duration = Duration::from_secs(20);
+/// A login may take as long as so many requests. It goes on where nobody waits for it any more, for a wrapped secret
+/// id that was taken and not kept would be lost.
+const LOGIN: u32 = 2;
 
 /// Before a token's end, another is got: at most this long, and a tenth of its life.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -42,6 +43,17 @@ struct Current {
     /// `None`: never.
     ends: Option<Instant>,
     margin: Duration,
+    /// `None`: there is nothing to renew.
+    _renewal: Option<Renewal>,
+}
+
+/// What renews a token, for as long as the token is in use.
+struct Renewal(AbortHandle);
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 #[derive(Default)]
@@ -135,7 +147,7 @@ impl Session {
             tracing::trace!(?at, "a login failed for all that waited for it");
             return Err(why.clone());
         }
-        let login = timeout(LOGIN, self.login.login(&self.wire)).await;
+        let login = timeout(self.wire.patience() * LOGIN, self.login.login(&self.wire)).await;
         match login.unwrap_or_else(|_| Err(VaultError::Unavailable("the login took too long".into()))) {
             Ok(granted) => Ok(self.keep(&mut held, granted)),
             Err(why) => {
@@ -153,18 +165,19 @@ impl Session {
         let pass = Arc::new(Pass { token, since });
         let ends = lifetime.and_then(|lifetime| since.checked_add(lifetime));
         let margin = lifetime.map_or(MARGIN, |lifetime| MARGIN.min(lifetime / 10));
-        held.current = Some(Current { pass: Arc::clone(&pass), ends, margin });
-        held.failure = None;
-        if let Some(lifetime) = lifetime.filter(|_| renewable) {
+        let renewal = lifetime.filter(|_| renewable).map(|lifetime| {
             let (session, mut alive) = (Arc::downgrade(self), self.alive.clone());
             let pass = Arc::clone(&pass);
-            tokio::spawn(async move {
+            let renewal = tokio::spawn(async move {
                 tokio::select! {
                     _ = alive.changed() => {}
                     () = renew(session, pass, lifetime) => {}
                 }
             });
-        }
+            Renewal(renewal.abort_handle())
+        });
+        held.current = Some(Current { pass: Arc::clone(&pass), ends, margin, _renewal: renewal });
+        held.failure = None;
         pass
     }
 }

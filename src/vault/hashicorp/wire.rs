@@ -16,9 +16,6 @@ use super::super::{
     token::exposed,
 };
 
-/// For one request. Callers have shorter deadlines of their own.
-const REQUEST: Duration = Duration::from_secs(10);
-
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// What listeners with `require_request_header` want; it keeps requests out that others had somebody send.
@@ -32,6 +29,7 @@ pub(super) struct Wire {
     client: Client,
     address: Arc<str>,
     namespace: Option<HeaderValue>,
+    patience: Duration,
 }
 
 /// One request.
@@ -91,14 +89,26 @@ pub(super) struct Answer {
 }
 
 impl Wire {
+    /// `patience` is for one request.
+    ///
     /// # Errors
     /// A namespace that no header can carry, as a sentence.
-    pub(super) fn new(client: Client, address: Arc<str>, namespace: Option<&str>) -> Result<Self, String> {
+    pub(super) fn new(
+        client: Client,
+        address: Arc<str>,
+        namespace: Option<&str>,
+        patience: Duration,
+    ) -> Result<Self, String> {
         let namespace = namespace
             .map(HeaderValue::from_str)
             .transpose()
             .map_err(|_| "its namespace holds characters that no header can carry".to_owned())?;
-        Ok(Self { client, address, namespace })
+        Ok(Self { client, address, namespace, patience })
+    }
+
+    /// For one request.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Asks, and reads the answer.
@@ -112,7 +122,7 @@ impl Wire {
         let mut request = self
             .client
             .request(ask.method, url)
-            .timeout(REQUEST)
+            .timeout(self.patience)
             .header(REQUESTED, HeaderValue::from_static("true"));
         if let Some(namespace) = &self.namespace {
             request = request.header(NAMESPACE, namespace);

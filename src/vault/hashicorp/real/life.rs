@@ -25,7 +25,7 @@ async fn all_reads_share_one_login_and_one_failure_of_it() {
 async fn a_reader_that_leaves_does_not_take_the_login_with_it() {
     let desk = Desk::new();
     let source = Arc::new(desk.source());
-    desk.faults.behave_for("/login", Behaviour::Slow(std::time::Duration::from_secs(1)));
+    desk.faults.behave_for("/login", Behaviour::Slow(Duration::from_secs(1)));
     let own = Arc::clone(&source);
     let impatient = tokio::spawn(async move { read(&*own, SECRET).await.map(drop) });
     while desk.logins() == 0 {
@@ -63,7 +63,7 @@ async fn a_token_is_renewed_while_it_can_be_and_then_got_anew() {
     while desk.logins() < 2 {
         assert_eq!(read(&source, SECRET).await.unwrap().0, "canary-first");
         assert!(begun.elapsed().as_secs() < 30, "{:?}", desk.faults.seen());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(desk.faults.count("renew-self") >= 2, "{:?}", desk.faults.seen());
     assert!(begun.elapsed().as_secs() >= 7, "the first token had nine seconds");
@@ -81,7 +81,7 @@ async fn a_token_that_cannot_be_renewed_is_got_anew_before_its_end() {
     while desk.logins() < 3 {
         assert_eq!(read(&source, SECRET).await.unwrap().0, "canary-first");
         assert!(begun.elapsed().as_secs() < 30, "{:?}", desk.faults.seen());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(desk.faults.count("renew-self"), 0);
 }

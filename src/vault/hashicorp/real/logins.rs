@@ -101,7 +101,9 @@ async fn a_pod_logs_in_with_its_service_account() {
             "kubernetes.io": { "namespace": "build", "serviceaccount": { "name": name, "uid": "1-2-3" } },
         }))
     };
-    let api = kubernetes(account("patgate"));
+    // No two signatures are the same.
+    let own = account("patgate");
+    let api = kubernetes(own.clone());
     bao.ok("POST", "sys/auth/cluster", &json!({ "type": "kubernetes" }));
     let config = json!({
         "kubernetes_host": format!("http://{api}"), "disable_local_ca_jwt": true,
@@ -121,7 +123,7 @@ async fn a_pod_logs_in_with_its_service_account() {
         HashicorpAuth::Jwt { mount: "cluster".into(), role: "patgate".into(), token_file: file.clone() };
     let source = by(&bao, auth);
     assert!(denied(&source, SECRET).await.contains("login at auth/cluster/login"));
-    std::fs::write(&file, account("patgate")).unwrap();
+    std::fs::write(&file, own).unwrap();
     assert_eq!(read(&source, SECRET).await.unwrap().0, "canary-first");
 }
 
