@@ -52,19 +52,34 @@ pub(super) enum Identity {
     Unknown,
 }
 
-/// Reads `Authorization`. The user name does not matter; base64 has to be canonical and padded, as Azure
-/// DevOps wants it, and a second `Authorization` is never an improvement.
-pub(super) fn identify(headers: &HeaderMap, accepted: &[Digest]) -> Identity {
+/// The digest of the one `Bearer` token that is offered.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<Digest> {
+    let token = one(headers)?.split_first_chunk::<7>()?;
+    token.0.eq_ignore_ascii_case(b"Bearer ").then(|| Digest::of(token.1))
+}
+
+/// The digest of the one `Basic` password that is offered. The user name does not matter; base64 has to be
+/// canonical and padded, as Azure DevOps wants it.
+pub(super) fn basic(headers: &HeaderMap) -> Option<Digest> {
+    let (scheme, encoded) = one(headers)?.split_first_chunk::<6>()?;
+    let pair = STANDARD.decode(scheme.eq_ignore_ascii_case(b"Basic ").then_some(encoded)?).ok()?;
+    Some(Digest::of(pair.splitn(2, |&byte| byte == b':').nth(1)?))
+}
+
+/// The one `Authorization`: a second is never an improvement.
+fn one(headers: &HeaderMap) -> Option<&[u8]> {
     let mut offered = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), more) = (offered.next(), offered.next()) else { return Identity::Anonymous };
-    let token = value
-        .as_bytes()
-        .split_first_chunk::<6>()
-        .filter(|(scheme, _)| more.is_none() && scheme.eq_ignore_ascii_case(b"Basic "))
-        .and_then(|(_, encoded)| STANDARD.decode(encoded).ok())
-        .and_then(|pair| Some(Digest::of(pair.splitn(2, |&byte| byte == b':').nth(1)?)));
-    match token {
+    match (offered.next(), offered.next()) {
+        (Some(value), None) => Some(value.as_bytes()),
+        _ => None,
+    }
+}
+
+/// Whose request it is, by its `Authorization`.
+pub(super) fn identify(headers: &HeaderMap, accepted: &[Digest]) -> Identity {
+    match basic(headers) {
         Some(digest) if accepted.contains(&digest) => Identity::Member,
+        _ if !headers.contains_key(AUTHORIZATION) => Identity::Anonymous,
         _ => Identity::Unknown,
     }
 }

@@ -1,0 +1,585 @@
+//! Rotations that are killed at every point and go on, with a real vault and a real sample organisation.
+
+use std::{
+    future::{Future, pending},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::Method;
+use jiff::Timestamp;
+use secrecy::SecretString;
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+use super::{
+    azure::{AzureDevOps, Whose},
+    ledger::{Keep, Kept, Ledger},
+    machine::Machine,
+    now,
+    plan::{Plan, mark, tests::plan},
+    state::{State, Step, later},
+};
+use crate::{
+    audit::Event,
+    config::{Outbound, SealedKey, Upstream},
+    sample::{Governance, Mishap, Options, Organization, Standing},
+    vault::{
+        Fetch, FingerprintKey, SecretSource, VaultError, Write,
+        sealed::{self, Sealed},
+        trial::Record,
+    },
+};
+
+const ENTRA: &str = "an-entra-token-of-sam";
+const BY_HAND: &str = "made-by-hand";
+
+/// Kills whoever comes to the point that it was told; nobody gets further then.
+#[derive(Default)]
+struct Killer {
+    left: AtomicI64,
+    armed: AtomicBool,
+    dead: AtomicBool,
+    killed: Notify,
+}
+
+impl Killer {
+    fn at(point: i64) -> Arc<Self> {
+        Arc::new(Self { left: AtomicI64::new(point), armed: AtomicBool::new(true), ..Self::default() })
+    }
+
+    async fn point(&self) {
+        if self.armed.load(Ordering::SeqCst) && self.left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            self.dead.store(true, Ordering::SeqCst);
+            self.killed.notify_one();
+            pending::<()>().await;
+        }
+    }
+}
+
+/// What goes wrong with writes to the vault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Writes {
+    #[default]
+    Sound,
+    /// Nothing is written.
+    Failing,
+    /// It is written, and the answer is lost.
+    Unanswered,
+}
+
+/// The sealed vault, with points before and after each write.
+struct Vault {
+    sealed: Sealed,
+    file: PathBuf,
+    key: SealedKey,
+    killer: Arc<Killer>,
+    writes: Arc<Mutex<Writes>>,
+}
+
+impl SecretSource for Vault {
+    fn fetch<'a>(&'a self, secret: &'a str) -> Fetch<'a> {
+        self.sealed.fetch(secret)
+    }
+
+    fn write<'a>(&'a self, secret: &'a str, value: &'a SecretString) -> Write<'a> {
+        Box::pin(async move {
+            self.killer.point().await;
+            let lost = || Err(VaultError::Unavailable("no answer".into()));
+            let writes = *self.writes.lock().unwrap();
+            if writes == Writes::Failing {
+                return lost();
+            }
+            sealed::put(&self.file, &self.key, secret, value).unwrap();
+            self.killer.point().await;
+            if writes == Writes::Unanswered { lost() } else { Ok(None) }
+        })
+    }
+}
+
+/// Gives the user's Entra token.
+struct Entra;
+
+impl SecretSource for Entra {
+    fn fetch<'a>(&'a self, _: &'a str) -> Fetch<'a> {
+        Box::pin(async { Ok(crate::vault::Fetched::new(ENTRA.to_owned().into())) })
+    }
+}
+
+/// The events, with a point before and after each, and a look at every revocation.
+struct Records {
+    killer: Arc<Killer>,
+    ledger: Ledger,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Record for Records {
+    fn record(
+        &self,
+        event: Event,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async move {
+            self.killer.point().await;
+            if let Event::Intent { facts, .. } = &event
+                && facts.method == Some(Method::DELETE)
+            {
+                let state = self.ledger.load().await.unwrap().unwrap();
+                let query = facts.query.as_deref().unwrap();
+                let current = state.current.map(|current| current.authorization.replace('-', "%2D"));
+                assert!(!current.is_some_and(|current| query.contains(&current)), "the one in use is revoked");
+            }
+            self.events.lock().unwrap().push(event);
+            self.killer.point().await;
+            Ok(())
+        })
+    }
+}
+
+/// The ledger, with a point before and after each change.
+struct Points {
+    killer: Arc<Killer>,
+    ledger: Ledger,
+}
+
+impl Keep for Points {
+    fn load(&self) -> Kept<'_, Option<State>> {
+        self.ledger.load()
+    }
+
+    fn save<'a>(&'a self, state: &'a State) -> Kept<'a, ()> {
+        Box::pin(async move {
+            self.killer.point().await;
+            self.ledger.save(state).await?;
+            self.killer.point().await;
+            Ok(())
+        })
+    }
+}
+
+struct Lab {
+    folder: TempDir,
+    organization: Organization,
+    /// How far the clock is ahead.
+    ahead: Arc<Mutex<Duration>>,
+    writes: Arc<Mutex<Writes>>,
+    events: Arc<Mutex<Vec<Event>>>,
+    plan: Arc<Plan>,
+}
+
+impl Lab {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let organization = Organization::start(Options {
+            folder: folder.path().join("sample"),
+            organizations: vec!["contoso".into()],
+            pat: Some(BY_HAND.into()),
+            address: ([127, 0, 0, 1], 0).into(),
+        })
+        .unwrap();
+        organization.accept_entra(ENTRA);
+        sealed::generate_key(&folder.path().join("vault.key")).unwrap();
+        let mut plan = plan();
+        plan.patience.vault = Duration::from_millis(500);
+        plan.patience.pause = Duration::from_millis(1);
+        plan.patience.tries = 2;
+        let lab = Self {
+            organization,
+            folder,
+            ahead: Arc::default(),
+            writes: Arc::default(),
+            events: Arc::default(),
+            plan: Arc::new(plan),
+        };
+        sealed::put(&lab.file(), &lab.key(), "web", &BY_HAND.to_owned().into()).unwrap();
+        lab
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("vault.sealed")
+    }
+
+    fn key(&self) -> SealedKey {
+        SealedKey::File(self.folder.path().join("vault.key"))
+    }
+
+    fn upstream(&self) -> Upstream {
+        use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+        let ca = self.organization.ca().to_owned();
+        let certificates = CertificateDer::pem_file_iter(&ca).unwrap().map(Result::unwrap).collect();
+        let hosts = ["dev.azure.com", "vssps.dev.azure.com"];
+        let addresses = hosts.map(|host| (host.into(), self.organization.address()));
+        Upstream { addresses: addresses.into_iter().collect(), ca: Some((ca, certificates)) }
+    }
+
+    fn ledger(&self, instance: &str) -> Ledger {
+        let ledger = Ledger::new(&self.folder.path().join(instance), &self.plan.credential);
+        ledger.prepare().unwrap();
+        ledger
+    }
+
+    fn azure(&self, record: Arc<dyn Record>) -> AzureDevOps {
+        let key = FingerprintKey::new(&[1; 32]);
+        AzureDevOps::new(&self.upstream(), &Outbound::default(), record, key).unwrap()
+    }
+
+    /// A patgate of its own, with its own state.
+    fn machine(&self, instance: &str, killer: &Arc<Killer>) -> Machine {
+        let ledger = self.ledger(instance);
+        let events = Arc::clone(&self.events);
+        let record: Arc<dyn Record> =
+            Arc::new(Records { killer: Arc::clone(killer), ledger: ledger.clone(), events });
+        let ahead = Arc::clone(&self.ahead);
+        Machine {
+            plan: Arc::clone(&self.plan),
+            azure: self.azure(Arc::clone(&record)),
+            vault: Arc::new(Vault {
+                sealed: Sealed::open(&self.file(), &self.key()).unwrap(),
+                file: self.file(),
+                key: self.key(),
+                killer: Arc::clone(killer),
+                writes: Arc::clone(&self.writes),
+            }),
+            entra: Arc::new(Entra),
+            record,
+            keep: Arc::new(Points { killer: Arc::clone(killer), ledger }),
+            refresh: Box::new(|| Box::pin(async {})),
+            now: Box::new(move || later(now(), *ahead.lock().unwrap())),
+        }
+    }
+
+    /// A turn that nobody kills.
+    async fn turn(&self) -> State {
+        self.machine("one", &Arc::default()).turn(false).await.unwrap()
+    }
+
+    /// A turn that is killed; `None`: it was.
+    async fn turn_killed(&self, killer: &Arc<Killer>) -> Option<State> {
+        let machine = self.machine("one", killer);
+        let turn = Box::pin(machine.turn(false));
+        tokio::select! {
+            biased;
+            state = turn => Some(state.unwrap()),
+            () = killer.killed.notified() => None,
+        }
+    }
+
+    fn pass(&self, time: Duration) {
+        *self.ahead.lock().unwrap() += time;
+    }
+
+    fn now(&self) -> Timestamp {
+        later(now(), *self.ahead.lock().unwrap())
+    }
+
+    async fn value(&self) -> SecretString {
+        Sealed::open(&self.file(), &self.key()).unwrap().fetch("web").await.unwrap().value
+    }
+
+    /// What must hold at every moment.
+    async fn assert_access(&self, when: &str) {
+        let record = Arc::new(Records { killer: Arc::default(), ledger: self.ledger("none"), events: Arc::default() });
+        let whose = self.azure(record).whose(&self.plan, &self.value().await).await.unwrap();
+        assert!(matches!(whose, Whose::User(_)), "{when}: the vault's token does not work");
+        let state = self.ledger("one").load().await.unwrap();
+        let known = state.map_or(0, |state| {
+            let under_way = usize::from(matches!(state.step, Step::Created(_) | Step::Written(_)));
+            usize::from(state.current.is_some()) + state.retiring.len() + under_way
+        });
+        assert!(self.active().len() <= known + 1, "{when}: more than one token that nobody knows of");
+    }
+
+    /// The ids of the tokens that count.
+    fn active(&self) -> Vec<String> {
+        let issued = self.organization.issued().into_iter();
+        let active = issued.filter(|token| token.standing() == Standing::Active);
+        active.map(|token| token.authorization_id).collect()
+    }
+
+    /// One token counts, it is the one in use, and the vault holds it.
+    async fn assert_at_rest(&self, state: &State, when: &str) {
+        let current = state.current.as_ref().unwrap();
+        assert_eq!((&state.step, state.trouble.as_deref()), (&Step::Idle, None), "{when}");
+        assert_eq!(self.active(), [current.authorization.clone()], "{when}");
+        let held = mark(&current.rotation, &self.value().await).unwrap();
+        assert_eq!(current.mark.as_ref(), Some(&held), "{when}: the vault holds it");
+        assert!(state.retiring.is_empty() && state.lost.is_empty(), "{when}: {state:?}");
+    }
+
+    fn steps(&self) -> Vec<&'static str> {
+        let events = self.events.lock().unwrap();
+        events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Rotation { step, .. } => Some(*step),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Goes on until the next token is in use and the one before is gone.
+    async fn to_the_end(&self) -> State {
+        self.turn().await;
+        self.pass(self.plan.grace);
+        self.turn().await
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_replaces_the_token_and_then_revokes_it() {
+    let lab = Lab::start();
+    let state = lab.turn().await;
+    lab.assert_at_rest(&state, "the first, in place of one made by hand").await;
+    let first = state.current.unwrap();
+    assert_eq!(state.identity.as_deref(), Some("5a2c9f4e-6d1b-4c0a-9e57-1b7d3c8f2a60"));
+
+    let same = lab.turn().await;
+    assert_eq!(same.current.as_ref(), Some(&first), "nothing is due");
+    lab.pass(lab.plan.every);
+    let state = lab.turn().await;
+    let second = state.current.clone().unwrap();
+    assert_ne!(second.authorization, first.authorization);
+    assert_eq!(state.retiring.len(), 1);
+    assert_eq!(state.next(&lab.plan, lab.now()), state.retiring[0].after);
+    assert_eq!(lab.active().len(), 2, "both count during the grace");
+    lab.pass(lab.plan.grace);
+    let state = lab.turn().await;
+    lab.assert_at_rest(&state, "after the grace").await;
+    assert_eq!(state.current, Some(second));
+    let whole = ["creating", "created", "written", "in-use"];
+    assert_eq!(lab.steps(), [&whole[..], &whole[..], &["revoked"][..]].concat());
+}
+
+#[tokio::test]
+async fn every_call_has_its_records_and_none_holds_a_secret() {
+    let lab = Lab::start();
+    lab.turn().await;
+    lab.pass(lab.plan.every);
+    lab.to_the_end().await;
+    let events = lab.events.lock().unwrap();
+    let (mut intents, mut outcomes) = (Vec::new(), Vec::new());
+    for event in &*events {
+        match event {
+            Event::Intent { id, purpose: "rotate", .. } => intents.push(id.clone()),
+            Event::Outcome { id, facts, .. } => {
+                assert!(intents.contains(id) && facts.fingerprint.is_some() && facts.status.is_some());
+                outcomes.push(id.clone());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(intents, outcomes);
+    assert_eq!(intents.len() as u64, lab.organization.requests());
+    let said = format!("{events:?}");
+    let kept = std::fs::read_to_string(lab.folder.path().join("one/rotation/web.json")).unwrap();
+    for seen in lab.organization.seen() {
+        let sent = seen.authorization[0].split(' ').nth(1).unwrap();
+        assert!(!said.contains(sent) && !kept.contains(sent));
+    }
+    assert!(!said.contains(ENTRA) && !said.contains("JQQJ99"));
+    assert!(!kept.contains(ENTRA) && !kept.contains("JQQJ99"));
+}
+
+/// All that a rotation and its end come by.
+#[tokio::test]
+async fn killed_at_any_point_it_goes_on_and_access_is_never_lost() {
+    let lab = Lab::start();
+    let mut state = lab.turn().await;
+    let mut points = 0;
+    loop {
+        lab.pass(lab.plan.every);
+        let before = state.current.clone().unwrap();
+        let killer = Killer::at(points);
+        let when = format!("killed at point {points}");
+        let mut died = lab.turn_killed(&killer).await.is_none();
+        lab.assert_access(&when).await;
+        if !died {
+            lab.pass(lab.plan.grace);
+            died = lab.turn_killed(&killer).await.is_none();
+            lab.assert_access(&when).await;
+        }
+        lab.turn().await;
+        lab.assert_access(&when).await;
+        state = lab.to_the_end().await;
+        lab.assert_at_rest(&state, &when).await;
+        assert_ne!(state.current.as_ref().unwrap().authorization, before.authorization, "{when}");
+        if !died {
+            break;
+        }
+        points += 1;
+    }
+    assert!(points > 60, "{points} points");
+}
+
+#[tokio::test]
+async fn killed_again_while_it_goes_on_access_is_never_lost() {
+    let lab = Lab::start();
+    lab.turn().await;
+    for (first, second) in (0..70).step_by(3).flat_map(|first| (0..30).step_by(4).map(move |second| (first, second))) {
+        lab.pass(lab.plan.every);
+        let when = format!("killed at points {first} and {second}");
+        for point in [first, second] {
+            lab.turn_killed(&Killer::at(point)).await;
+            lab.assert_access(&when).await;
+        }
+        lab.turn().await;
+        let state = lab.to_the_end().await;
+        lab.assert_at_rest(&state, &when).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_whose_making_was_not_answered_is_found_and_revoked() {
+    let lab = Lab::start();
+    lab.organization.befall(Some((Method::POST, Mishap::Unanswered)));
+    let state = lab.turn().await;
+    assert_eq!((state.failures, state.lost.len(), lab.active().len()), (1, 1, 1));
+    assert!(state.not_before.unwrap() > lab.now());
+    let waiting = lab.turn().await;
+    assert_eq!(waiting, state, "not before its time");
+    lab.organization.befall(None);
+    lab.pass(lab.plan.patience.after_failure.1);
+    let state = lab.turn().await;
+    lab.assert_at_rest(&state, "once it is answered").await;
+    assert!(lab.steps().contains(&"abandoned"));
+}
+
+#[tokio::test]
+async fn what_azure_devops_refuses_leaves_nothing_behind() {
+    let lab = Lab::start();
+    let by = |mishap| (Method::POST, mishap);
+    for (mishap, governance, why) in [
+        (None, Governance { no_creation: true, ..Governance::default() }, "disablePatCreationPolicyViolation"),
+        (Some(by(Mishap::Throttled(7))), Governance::default(), "patience"),
+        (Some(by(Mishap::Failing)), Governance::default(), "500"),
+        (Some((Method::GET, Mishap::Failing)), Governance::default(), "500"),
+    ] {
+        lab.organization.befall(mishap);
+        lab.organization.govern(governance);
+        let state = lab.turn().await;
+        assert!(state.trouble.as_ref().unwrap().contains(why), "{why}: {:?}", state.trouble);
+        assert_eq!((&state.step, lab.active().len()), (&Step::Idle, 0));
+        lab.assert_access(why).await;
+        lab.pass(Duration::from_secs(3700));
+    }
+    lab.organization.befall(None);
+    let state = lab.turn().await;
+    assert_eq!((state.failures, state.trouble.clone()), (0, None));
+    lab.assert_at_rest(&state, "at last").await;
+}
+
+#[tokio::test]
+async fn a_revocation_that_was_not_answered_is_done_again() {
+    let lab = Lab::start();
+    lab.turn().await;
+    lab.pass(lab.plan.every);
+    lab.turn().await;
+    lab.pass(lab.plan.grace);
+    lab.organization.befall(Some((Method::DELETE, Mishap::Unanswered)));
+    let state = lab.turn().await;
+    assert_eq!((state.failures, state.retiring.len(), lab.active().len()), (1, 1, 1));
+    lab.organization.befall(None);
+    lab.pass(lab.plan.patience.after_failure.1);
+    let state = lab.turn().await;
+    lab.assert_at_rest(&state, "the second time").await;
+}
+
+#[tokio::test]
+async fn a_vault_that_does_not_take_the_token_keeps_the_one_it_has() {
+    let lab = Lab::start();
+    let first = lab.turn().await.current.unwrap();
+    lab.pass(lab.plan.every);
+    *lab.writes.lock().unwrap() = Writes::Failing;
+    let state = lab.turn().await;
+    assert_eq!((&state.step, state.current.as_ref()), (&Step::Idle, Some(&first)));
+    assert_eq!(lab.active(), [first.authorization.clone()], "the new one is revoked");
+    lab.assert_access("nothing was written").await;
+
+    *lab.writes.lock().unwrap() = Writes::Unanswered;
+    lab.pass(lab.plan.patience.after_failure.1);
+    let state = lab.turn().await;
+    assert_eq!(state.trouble, None, "the vault has it, whatever it said");
+    assert_ne!(state.current, Some(first));
+    lab.pass(lab.plan.grace);
+    lab.assert_at_rest(&lab.turn().await, "after the grace").await;
+}
+
+#[tokio::test]
+async fn a_shortened_token_is_replaced_before_it_ends() {
+    let lab = Lab::start();
+    let lifespan = Some(Duration::from_secs(4 * 24 * 60 * 60));
+    lab.organization.govern(Governance { lifespan, ..Governance::default() });
+    let state = lab.turn().await;
+    let due = state.due(&lab.plan).unwrap();
+    let days = due.duration_since(lab.now()).as_hours();
+    assert!((47..=48).contains(&days), "{days} h");
+}
+
+#[tokio::test]
+async fn a_token_that_was_put_back_is_not_revoked() {
+    let lab = Lab::start();
+    lab.turn().await;
+    let old = lab.value().await;
+    lab.pass(lab.plan.every);
+    lab.turn().await;
+    sealed::put(&lab.file(), &lab.key(), "web", &old).unwrap();
+    lab.pass(lab.plan.grace);
+    let state = lab.turn().await;
+    assert_eq!((state.retiring.len(), lab.active().len()), (1, 2));
+    assert!(lab.steps().contains(&"postponed"));
+    lab.assert_access("put back").await;
+    // The next rotation writes over it, and then both go.
+    lab.pass(lab.plan.every);
+    lab.turn().await;
+    lab.pass(lab.plan.grace);
+    lab.turn().await;
+    lab.pass(lab.plan.grace);
+    lab.assert_at_rest(&lab.turn().await, "in the end").await;
+}
+
+#[tokio::test]
+async fn two_patgates_with_one_vault_make_one_token() {
+    let lab = Lab::start();
+    let (one, two) = (lab.machine("one", &Arc::default()), lab.machine("two", &Arc::default()));
+    one.turn(false).await.unwrap();
+    let adopted = two.turn(false).await.unwrap();
+    assert_eq!(adopted.current.unwrap().mark, None);
+    assert_eq!(lab.active().len(), 1);
+    for round in 0..4 {
+        // In real time everything happens at once, and the server's clock with it.
+        lab.pass(lab.plan.every + lab.plan.patience.lease);
+        let before = lab.active();
+        let (first, second) = tokio::join!(one.turn(false), two.turn(false));
+        let states = [first.unwrap(), second.unwrap()];
+        lab.assert_access(&format!("round {round}")).await;
+        assert!(states.iter().all(|state| state.step == Step::Idle), "{states:?}");
+        let made = lab.active().into_iter().filter(|id| !before.contains(id)).count();
+        assert!((1..=2).contains(&made), "round {round}: {made}");
+        lab.pass(lab.plan.grace);
+        one.turn(false).await.unwrap();
+        two.turn(false).await.unwrap();
+        lab.assert_access(&format!("round {round}, after the grace")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_a_stranger_with_a_like_name_is_left_alone() {
+    let lab = Lab::start();
+    lab.turn().await;
+    let strangers = lab.azure(Arc::new(Records {
+        killer: Arc::default(),
+        ledger: lab.ledger("none"),
+        events: Arc::default(),
+    }));
+    let mut plan = Plan::clone(&lab.plan);
+    plan.name = "patgate web, by hand".into();
+    let entra = strangers.entra(ENTRA.to_owned().into()).unwrap();
+    let (stranger, _) = strangers.create(&plan, &entra, "0123456789abcdef", lab.now()).await.unwrap();
+    lab.pass(lab.plan.every);
+    lab.to_the_end().await;
+    assert_eq!(lab.active().len(), 2);
+    assert!(lab.active().contains(&stranger.authorization));
+}
