@@ -44,6 +44,10 @@ mod vaults;
 pub use change::unreloadable;
 pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};
+pub use vaults::{
+    AwsSecretsManager, AzureKeyVault, CommandVault, Credential, CredentialSource, Entra, Hashicorp, Lifetime,
+    Sealed, SealedKey, Trust, Vault, VaultSource,
+};
 
 /// One whole configuration: the main file and all that it includes.
 #[derive(Debug)]
@@ -223,91 +227,6 @@ pub struct Outbound {
     pub proxy: Option<http::uri::Authority>,
     /// Hosts that are reached without it. Lower case.
     pub no_proxy: Vec<Arc<str>>,
-}
-
-/// Where secrets live.
-#[derive(Clone, Debug)]
-pub enum Vault {
-    /// A local file of secrets, encrypted for a key.
-    Sealed {
-        /// The file.
-        path: PathBuf,
-        /// Where the key comes from.
-        key: SealedKey,
-        /// See [`Lifetime`].
-        lifetime: Lifetime,
-    },
-    /// Environment variables of patgate's own process.
-    Environment {
-        /// See [`Lifetime`].
-        lifetime: Lifetime,
-    },
-    /// Files, each holding one secret, that nobody else may read.
-    File {
-        /// See [`Lifetime`].
-        lifetime: Lifetime,
-    },
-}
-
-impl Vault {
-    /// How long what it gave may be used.
-    #[must_use]
-    pub fn lifetime(&self) -> Lifetime {
-        match self {
-            Self::Sealed { lifetime, .. } | Self::Environment { lifetime } | Self::File { lifetime } => {
-                *lifetime
-            }
-        }
-    }
-}
-
-/// How long a secret is used before it is read again, and how long past that if the vault is silent.
-#[derive(Clone, Copy, Debug)]
-pub struct Lifetime {
-    /// Read again after this. Default 5 min.
-    pub refresh: Duration,
-    /// Kept for this long while the vault fails to answer. Default 1 h.
-    pub stale_for: Duration,
-    /// For one read of the vault. Default 5 s.
-    pub deadline: Duration,
-}
-
-impl Default for Lifetime {
-    fn default() -> Self {
-        Self {
-            refresh: Duration::from_secs(5 * 60),
-            stale_for: Duration::from_secs(60 * 60),
-            deadline: Duration::from_secs(5),
-        }
-    }
-}
-
-/// The key of a sealed vault.
-#[derive(Clone, Debug)]
-pub enum SealedKey {
-    /// `key = "vault.key"`: an age identity in a file that nobody else may read.
-    File(PathBuf),
-    /// `key-credential = "patgate-vault-key"`: the same, as a credential of systemd (`$CREDENTIALS_DIRECTORY`).
-    Systemd(String),
-    /// `passphrase-file = "…"`: a passphrase in a file that nobody else may read.
-    Passphrase(PathBuf),
-}
-
-/// A token that lives in a vault.
-#[derive(Debug)]
-pub struct Credential {
-    /// Its name, which is what logs and audit say.
-    pub name: Arc<str>,
-    /// The vault's name.
-    pub vault: Arc<str>,
-    /// What the vault calls it.
-    pub secret: Arc<str>,
-    /// The only organisations it may go to. Lower case, never empty.
-    pub organizations: Vec<Arc<str>>,
-    /// Whom to ask.
-    pub owner: Option<Arc<str>>,
-    /// Known expiry, for warnings.
-    pub expires: Option<jiff::Timestamp>,
 }
 
 /// A named caller.

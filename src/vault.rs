@@ -4,8 +4,9 @@
 //! compared in the open, and never leaves but through [`Armed::authorize`].
 //!
 //! # Adding a secret source
-//! One file in `vault/` that implements [`SecretSource`]; a variant of [`crate::config::Vault`];
-//! an arm in [`source`]; one line in the contract test.
+//! One file in `vault/` that implements [`SecretSource`]; a variant of [`config::VaultSource`] with a file in
+//! `config/vaults/`; an arm in [`source`]; one line in the contract test. What speaks HTTP gets its client from
+//! `network.rs`.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +22,7 @@ use secrecy::SecretString;
 
 use crate::{
     audit::{Recorded, Spent},
-    config::{self, Config, Credential},
+    config::{self, Config, Credential, CredentialSource, Lifetime},
     refusal::{Refusal, Refused},
 };
 
@@ -31,15 +32,16 @@ mod cache;
 mod contract;
 pub mod environment;
 pub mod file;
-pub mod pat;
+pub(crate) mod network;
 mod private;
 mod probe;
 pub mod sealed;
 mod slot;
+pub mod token;
 pub(crate) mod trial;
 
-pub use pat::{FingerprintKey, Pat};
 pub(crate) use private::without_line_end;
+pub use token::{FingerprintKey, Scheme, Token};
 
 use cache::{Cache, Place, Withheld};
 
@@ -49,6 +51,25 @@ pub struct Fetched {
     pub value: SecretString,
     /// What the vault calls this version of it, if it has versions; else a keyed fingerprint takes its place.
     pub version: Option<Arc<str>>,
+    /// What the vault says of it.
+    pub facts: Facts,
+}
+
+impl Fetched {
+    /// A secret of which nothing more is known.
+    #[must_use]
+    pub fn new(value: SecretString) -> Self {
+        Self { value, version: None, facts: Facts::default() }
+    }
+}
+
+/// What a vault, or a token itself, says of a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// From when it may be used.
+    pub not_before: Option<jiff::Timestamp>,
+    /// Until when it may be used.
+    pub expires: Option<jiff::Timestamp>,
 }
 
 /// Why a vault gave nothing.
@@ -68,44 +89,80 @@ pub enum VaultError {
 /// A boxed future, so that the trait has objects. Reads of vaults are rare.
 pub type Fetch<'a> = Pin<Box<dyn Future<Output = Result<Fetched, VaultError>> + Send + 'a>>;
 
-/// Where secrets live. Called on the control thread alone.
+/// A boxed future: the write of a secret, and what the vault calls the version that it made.
+pub type Write<'a> = Pin<Box<dyn Future<Output = Result<Option<Arc<str>>, VaultError>> + Send + 'a>>;
+
+/// Where secrets live. Called on the control thread alone, under the vault's deadline.
 pub trait SecretSource: Send + Sync {
     /// Reads one secret by the name that `[credential.x] secret` gives.
     fn fetch<'a>(&'a self, secret: &'a str) -> Fetch<'a>;
+
+    /// Reads the version before the present one.
+    fn fetch_previous<'a>(&'a self, _: &'a str) -> Fetch<'a> {
+        Box::pin(async { Err(VaultError::Denied("this type of vault keeps no earlier versions".into())) })
+    }
+
+    /// Writes a new version.
+    fn write<'a>(&'a self, _: &'a str, _: &'a SecretString) -> Write<'a> {
+        Box::pin(async { Err(VaultError::Denied("patgate does not write to this type of vault".into())) })
+    }
 }
 
 /// Opens one vault.
 ///
 /// # Errors
 /// What can't even be set up (a key that can't be read), as a sentence.
-pub fn source(vault: &config::Vault) -> Result<Arc<dyn SecretSource>, String> {
-    Ok(match vault {
-        config::Vault::Sealed { path, key, .. } => {
+pub fn source(vault: &config::Vault, _outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
+    use config::VaultSource;
+    Ok(match &vault.source {
+        VaultSource::Sealed(config::Sealed { path, key }) => {
             Arc::new(sealed::Sealed::open(path, key).map_err(|error| error.to_string())?)
         }
-        config::Vault::Environment { .. } => Arc::new(environment::Environment::new()),
-        config::Vault::File { .. } => Arc::new(file::File::new()),
+        VaultSource::Environment => Arc::new(environment::Environment::new()),
+        VaultSource::File => Arc::new(file::File::new()),
+        VaultSource::Command(_)
+        | VaultSource::Hashicorp(_)
+        | VaultSource::AwsSecretsManager(_)
+        | VaultSource::AzureKeyVault(_) => return Err("this type of vault is not built".into()),
     })
 }
 
-/// Reads a secret and takes it for a token.
+/// Opens what gives one credential its tokens where that is no vault.
+fn tokens(_: &config::Entra, _outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
+    Err("credentials of Entra are not built".into())
+}
+
+/// A token as it was read, with what the vault said of it.
+pub(crate) struct Got {
+    pub(crate) token: Token,
+    pub(crate) version: Option<Arc<str>>,
+    pub(crate) facts: Facts,
+}
+
+/// Reads a credential's secret and takes it for a token.
 ///
 /// # Errors
 /// See [`VaultError`].
-pub(crate) async fn fetch_pat(
+pub(crate) async fn fetch_token(
     source: &dyn SecretSource,
-    secret: &str,
+    from: &CredentialSource,
     key: &FingerprintKey,
-) -> Result<(Pat, Option<Arc<str>>), VaultError> {
-    let Fetched { value, version } = source.fetch(secret).await?;
-    let pat = Pat::new(value, key).map_err(|why| VaultError::Unusable(why.to_string().into()))?;
-    Ok((pat, version))
+) -> Result<Got, VaultError> {
+    let Fetched { value, version, facts } = source.fetch(from.secret()).await?;
+    let scheme = match from {
+        CredentialSource::Vault { .. } => Scheme::Basic,
+        CredentialSource::Entra(_) => Scheme::Bearer,
+    };
+    let token = Token::new(value, scheme, key).map_err(|why| VaultError::Unusable(why.to_string().into()))?;
+    Ok(Got { token, version, facts })
 }
 
-/// A vault as it was configured, and what reads it.
+/// What was opened for one configuration.
+#[derive(Default)]
 struct Opened {
-    vault: config::Vault,
-    source: Arc<dyn SecretSource>,
+    vaults: BTreeMap<Arc<str>, (config::Vault, Arc<dyn SecretSource>)>,
+    /// By the credential's name.
+    tokens: BTreeMap<Arc<str>, (config::Entra, Arc<dyn SecretSource>)>,
 }
 
 /// The vaults, and the cache before them: `Clone + Send + Sync`.
@@ -113,7 +170,7 @@ struct Opened {
 pub struct Vaults {
     cache: Arc<Cache>,
     /// For the next configuration alone; no request comes here.
-    opened: Arc<Mutex<BTreeMap<Arc<str>, Opened>>>,
+    opened: Arc<Mutex<Opened>>,
 }
 
 impl fmt::Debug for Vaults {
@@ -146,30 +203,45 @@ impl Vaults {
     /// # Errors
     /// As [`Vaults::open`].
     pub fn reconfigure(&self, config: &Config) -> Result<(), String> {
-        self.place(&config.vaults, &config.credentials)
+        self.place(&config.vaults, &config.credentials, &config.outbound)
     }
 
     fn place(
         &self,
         vaults: &BTreeMap<Arc<str>, config::Vault>,
         credentials: &BTreeMap<Arc<str>, Arc<Credential>>,
+        outbound: &config::Outbound,
     ) -> Result<(), String> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut new = BTreeMap::new();
+        let mut new = Opened::default();
         for (name, vault) in vaults {
-            let source = match opened.get(name).filter(|before| is_same(&before.vault, vault)) {
-                Some(before) => Arc::clone(&before.source),
-                None => source(vault).map_err(|why| format!("vault {name}: {why}"))?,
+            let source = match opened.vaults.get(name).filter(|(before, _)| before == vault) {
+                Some((_, source)) => Arc::clone(source),
+                None => source(vault, outbound).map_err(|why| format!("vault {name}: {why}"))?,
             };
-            new.insert(Arc::clone(name), Opened { vault: vault.clone(), source });
+            new.vaults.insert(Arc::clone(name), (vault.clone(), source));
         }
         let mut places = Vec::with_capacity(credentials.len());
         for credential in credentials.values() {
-            let Opened { vault, source } = new.get(&credential.vault).ok_or_else(|| {
-                format!("credential {}: there is no vault {}", credential.name, credential.vault)
-            })?;
-            let (credential, source) = (Arc::clone(credential), Arc::clone(source));
-            places.push(Place { credential, source, lifetime: vault.lifetime() });
+            let name = &credential.name;
+            let (source, lifetime) = match &credential.source {
+                CredentialSource::Vault { vault, .. } => {
+                    let (vault, source) = new
+                        .vaults
+                        .get(vault)
+                        .ok_or_else(|| format!("credential {name}: there is no vault {vault}"))?;
+                    (Arc::clone(source), vault.lifetime)
+                }
+                CredentialSource::Entra(entra) => {
+                    let source = match opened.tokens.get(name).filter(|(before, _)| before == entra) {
+                        Some((_, source)) => Arc::clone(source),
+                        None => tokens(entra, outbound).map_err(|why| format!("credential {name}: {why}"))?,
+                    };
+                    new.tokens.insert(Arc::clone(name), (entra.clone(), Arc::clone(&source)));
+                    (source, Lifetime::default())
+                }
+            };
+            places.push(Place { credential: Arc::clone(credential), source, lifetime });
         }
         self.cache.place(places);
         *opened = new;
@@ -179,7 +251,7 @@ impl Vaults {
     /// Azure DevOps refused `used`: read the vault again, once. `true` if there is another value now, so that a
     /// retry makes sense; `false` marks the credential rejected until the vault gives another value
     /// (looked for with back-off) or a quarter of an hour is over, and `arm` refuses with `credential-rejected` meanwhile.
-    pub async fn rejected(&self, credential: &Credential, used: &Arc<Pat>, reason: &str) -> bool {
+    pub async fn rejected(&self, credential: &Credential, used: &Arc<Token>, reason: &str) -> bool {
         self.cache.rejected(credential, used, reason).await
     }
 
@@ -188,7 +260,7 @@ impl Vaults {
     pub async fn probe_once<F: Future<Output = bool>>(
         &self,
         credential: &Credential,
-        used: &Arc<Pat>,
+        used: &Arc<Token>,
         probe: F,
     ) -> bool {
         self.cache.probe_once(credential, used, probe).await
@@ -203,43 +275,21 @@ impl Vaults {
     }
 }
 
-/// Whether two configurations of a vault mean the same in every detail.
-fn is_same(one: &config::Vault, other: &config::Vault) -> bool {
-    use config::{SealedKey, Vault};
-    let (a, b) = (one.lifetime(), other.lifetime());
-    let lifetime = a.refresh == b.refresh && a.stale_for == b.stale_for && a.deadline == b.deadline;
-    lifetime
-        && match (one, other) {
-            (Vault::Environment { .. }, Vault::Environment { .. })
-            | (Vault::File { .. }, Vault::File { .. }) => true,
-            (Vault::Sealed { path: a, key: ka, .. }, Vault::Sealed { path: b, key: kb, .. }) => {
-                a == b
-                    && match (ka, kb) {
-                        (SealedKey::File(a), SealedKey::File(b))
-                        | (SealedKey::Passphrase(a), SealedKey::Passphrase(b)) => a == b,
-                        (SealedKey::Systemd(a), SealedKey::Systemd(b)) => a == b,
-                        _ => false,
-                    }
-            }
-            _ => false,
-        }
-}
-
 /// A request with its secret, on its way out.
 #[derive(Debug)]
 pub struct Armed {
     recorded: Recorded,
-    pat: Arc<Pat>,
+    token: Arc<Token>,
 }
 
 impl Armed {
     /// Strips any `Authorization` and sets ours. Marked sensitive.
     pub(crate) fn authorize(&self, headers: &mut HeaderMap) {
-        self.pat.authorize(headers);
+        self.token.authorize(headers);
     }
     /// Whether these bytes hold the token, raw or as sent (for answers that echo it).
     pub(crate) fn occurs_in(&self, bytes: &[u8]) -> bool {
-        self.pat.occurs_in(bytes)
+        self.token.occurs_in(bytes)
     }
     /// The request.
     pub(crate) fn recorded(&self) -> &Recorded {
@@ -251,8 +301,8 @@ impl Armed {
     }
     /// Puts the secret away after an attempt. The returned handle names the value that was used, for
     /// [`Vaults::rejected`] and [`Vaults::probe_once`].
-    pub(crate) fn disarm(self) -> (Spent, Arc<Pat>) {
-        (self.recorded.spend(), self.pat)
+    pub(crate) fn disarm(self) -> (Spent, Arc<Token>) {
+        (self.recorded.spend(), self.token)
     }
 }
 
@@ -270,8 +320,8 @@ pub async fn arm(vaults: Rc<Vaults>, mut recorded: Recorded) -> Result<Armed, Bo
         Ok(held) => {
             let facts = recorded.known_mut().vetted.passage.entry.facts_mut();
             facts.credential_version = Some(Arc::clone(&held.version));
-            facts.fingerprint = Some(Arc::clone(held.pat.fingerprint()));
-            Ok(Armed { recorded, pat: Arc::clone(&held.pat) })
+            facts.fingerprint = Some(Arc::clone(held.token.fingerprint()));
+            Ok(Armed { recorded, token: Arc::clone(&held.token) })
         }
         Err(withheld) => {
             let (why, detail) = match withheld {
@@ -301,9 +351,9 @@ fn refuse(recorded: Recorded, why: Refusal, detail: Option<&str>) -> Box<Refused
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, time::Duration};
+    use std::path::Path;
 
-    use config::{Lifetime, SealedKey, Vault};
+    use config::{Lifetime, Outbound, SealedKey, Vault, VaultSource};
 
     use super::*;
     use crate::vault::cache::Record;
@@ -322,8 +372,10 @@ mod tests {
     fn credential(name: &str, secret: &Path) -> Arc<Credential> {
         Arc::new(Credential {
             name: name.into(),
-            vault: "local".into(),
-            secret: secret.to_str().unwrap().into(),
+            source: CredentialSource::Vault {
+                vault: "local".into(),
+                secret: secret.to_str().unwrap().into(),
+            },
             organizations: vec!["contoso".into(), "fabrikam".into()],
             owner: None,
             expires: None,
@@ -345,28 +397,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn vaults_are_the_same_only_in_every_detail() {
-        let lifetime = Lifetime::default();
-        let shorter = Lifetime { refresh: Duration::from_secs(1), ..lifetime };
-        let sealed = |path: &str, key| Vault::Sealed { path: path.into(), key, lifetime };
-        let all = [
-            Vault::Environment { lifetime },
-            Vault::File { lifetime },
-            Vault::File { lifetime: shorter },
-            sealed("a", SealedKey::File("k".into())),
-            sealed("b", SealedKey::File("k".into())),
-            sealed("a", SealedKey::File("l".into())),
-            sealed("a", SealedKey::Passphrase("k".into())),
-            sealed("a", SealedKey::Systemd("k".into())),
-        ];
-        for (n, one) in all.iter().enumerate() {
-            for (m, other) in all.iter().enumerate() {
-                assert_eq!(is_same(one, other), n == m, "{one:?} {other:?}");
-            }
-        }
-    }
-
     #[tokio::test]
     async fn a_configuration_that_cannot_be_opened_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
@@ -376,24 +406,30 @@ mod tests {
         let key = FingerprintKey::new(&[1; 32]);
         let cache = Cache::new(tokio::runtime::Handle::current(), Box::new(NoRecord), key);
         let vaults = Vaults { cache, opened: Arc::default() };
+        let outbound = Outbound::default();
 
         let lifetime = Lifetime::default();
         let web = credential("web", &secret);
         let credentials = BTreeMap::from([(Arc::clone(&web.name), Arc::clone(&web))]);
-        let files = BTreeMap::from([("local".into(), Vault::File { lifetime })]);
-        vaults.place(&files, &credentials).unwrap();
+        let files = BTreeMap::from([("local".into(), Vault { source: VaultSource::File, lifetime })]);
+        vaults.place(&files, &credentials, &outbound).unwrap();
         let held = vaults.cache.take(&web).await.unwrap();
-        assert!(held.pat.occurs_in(b"token-one"));
+        assert!(held.token.occurs_in(b"token-one"));
 
         let key = SealedKey::File(folder.path().join("none.key"));
         let path = folder.path().join("vault.age");
-        let broken = BTreeMap::from([("local".into(), Vault::Sealed { path, key, lifetime })]);
-        let why = vaults.place(&broken, &credentials).unwrap_err();
+        let broken = BTreeMap::from([(
+            "local".into(),
+            Vault { source: VaultSource::Sealed(config::Sealed { path, key }), lifetime },
+        )]);
+        let why = vaults.place(&broken, &credentials, &outbound).unwrap_err();
         assert!(why.starts_with("vault local: ") && why.contains("none.key"), "{why}");
-        assert!(vaults.place(&BTreeMap::new(), &credentials).unwrap_err().contains("no vault local"));
+        assert!(
+            vaults.place(&BTreeMap::new(), &credentials, &outbound).unwrap_err().contains("no vault local")
+        );
 
         std::fs::remove_file(&secret).unwrap();
-        vaults.place(&files, &credentials).unwrap();
+        vaults.place(&files, &credentials, &outbound).unwrap();
         assert!(vaults.cache.take(&web).await.is_ok(), "what did not change is not read again");
         assert_eq!(vaults.health(), [("web".into(), "valid")]);
     }

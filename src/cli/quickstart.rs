@@ -80,7 +80,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 64,
             Self::Sample(error) => sample_org::exit_code(error),
-            Self::WhoIs(WhoIsError::Rejected { .. } | WhoIsError::NoPat(_)) => 77,
+            Self::WhoIs(WhoIsError::Rejected { .. } | WhoIsError::NoToken(_)) => 77,
             Self::Unavailable(_) | Self::WhoIs(_) => 69,
             Self::Folder(_) => 73,
             Self::Check(_) => 78,

@@ -18,9 +18,9 @@ use crate::{
     config::{self, Config, Credential, SealedKey},
     vault::{
         FingerprintKey, VaultError,
-        pat::{Format, LONGEST},
         sealed::{self, Sealed, SealedError},
-        trial::{Record, Tried, try_credential},
+        token::{Format, LONGEST},
+        trial::{Record, Tried, opened, try_credential},
         without_line_end,
     },
 };
@@ -246,10 +246,10 @@ async fn test_all(
     let key = FingerprintKey::random().map_err(|why| Failure(UNAVAILABLE, why))?;
     let mut all_usable = true;
     for credential in chosen {
-        let Some(vault) = config.vaults.get(&credential.vault) else {
-            return Err(wrong(format!("there is no vault {}", credential.vault)));
+        let tried = match opened(config, credential) {
+            Ok((source, deadline)) => try_credential(&*source, deadline, credential, &key, record).await,
+            Err(why) => Err(VaultError::Unavailable(why.into())),
         };
-        let tried = try_credential(vault, credential, &key, record).await;
         all_usable &= tried.is_ok();
         writeln!(out, "{}", if json { as_json(credential, &tried) } else { as_text(credential, &tried) })?;
     }
@@ -257,9 +257,9 @@ async fn test_all(
 }
 
 fn as_text(credential: &Credential, tried: &Result<Tried, VaultError>) -> String {
-    let (name, vault) = (&credential.name, &credential.vault);
+    let (name, vault) = (&credential.name, credential.source.giver());
     match tried {
-        Ok(Tried { format, fingerprint, version }) => {
+        Ok(Tried { format, fingerprint, version, .. }) => {
             let version = version.as_ref().map(|version| format!(", version {version}")).unwrap_or_default();
             format!("{name}: ok, from vault {vault}: {}, fingerprint {fingerprint}{version}", format.as_str())
         }
@@ -268,9 +268,9 @@ fn as_text(credential: &Credential, tried: &Result<Tried, VaultError>) -> String
 }
 
 fn as_json(credential: &Credential, tried: &Result<Tried, VaultError>) -> String {
-    let (name, vault) = (&*credential.name, &*credential.vault);
+    let (name, vault) = (&*credential.name, &*credential.source.giver());
     match tried {
-        Ok(Tried { format, fingerprint, version }) => {
+        Ok(Tried { format, fingerprint, version, .. }) => {
             let format = match format {
                 Format::New => "84",
                 Format::Old => "52",

@@ -10,7 +10,9 @@ use std::{
 use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
-use super::{Config, Durability, RuleClients, RuleVerdict, SealedKey, Vault, file, unreloadable};
+use super::{
+    Config, Durability, RuleClients, RuleVerdict, Sealed, SealedKey, VaultSource, file, unreloadable,
+};
 
 /// Where configurations of the tests live: a folder with the files that they name.
 struct Desk(tempfile::TempDir);
@@ -155,7 +157,7 @@ fn what_is_left_out_has_its_documented_value() {
     assert_eq!(config.audit.durability, Durability::Disk);
     assert_eq!(config.audit.segment_size, 256 << 20);
     assert_eq!(config.limits.in_flight, 4_096);
-    assert_eq!(config.vaults["environment"].lifetime().refresh.as_secs(), 300);
+    assert_eq!(config.vaults["environment"].lifetime.refresh.as_secs(), 300);
     assert_eq!(*config.credentials["web"].organizations[0], *"contoso");
     assert_eq!(config.file, desk.path("patgate.toml"));
     assert_eq!(config.sources, [desk.path("patgate.toml")]);
@@ -171,11 +173,14 @@ fn the_full_configuration_arrives_whole() {
     assert_eq!(config.listeners[1].public_url.to_string(), "http://127.0.0.1:8080");
     assert_eq!(config.outbound.proxy.as_ref().unwrap(), "proxy.corp.example:8080");
     assert!(matches!(
-        &config.vaults["local"],
-        Vault::Sealed { path, key: SealedKey::File(key), .. }
+        &config.vaults["local"].source,
+        VaultSource::Sealed(Sealed { path, key: SealedKey::File(key) })
             if *path == desk.path("vault.sealed") && *key == desk.path("vault.key")
     ));
-    assert_eq!(*config.credentials["web-write"].secret, *desk.path("secrets/web-write").to_str().unwrap());
+    assert_eq!(
+        *config.credentials["web-write"].source.secret(),
+        *desk.path("secrets/web-write").to_str().unwrap()
+    );
     assert!(matches!(config.rules[0].clients, RuleClients::Any));
     assert!(matches!(&config.rules[0].verdict, RuleVerdict::Deny(actions) if actions.len() == 1));
     assert!(matches!(&config.rules[2].verdict, RuleVerdict::Allow(_, it) if *it.name == *"web-write"));
@@ -317,9 +322,9 @@ fn a_sealed_vault_takes_its_key_from_one_of_three_places() {
             "{SMALL}[vault.v]\ntype = \"sealed\"\npath = \"vault.sealed\"\n{key}\nstale-for = \"8h\"\n"
         );
         let config = desk.read(&vault).unwrap();
-        let Vault::Sealed { key, lifetime, .. } = &config.vaults["v"] else { panic!("{key}") };
-        assert_eq!(format!("{key:?}"), format!("{expected:?}"));
-        assert_eq!(lifetime.stale_for.as_secs(), 8 * 60 * 60);
+        let VaultSource::Sealed(Sealed { key, .. }) = &config.vaults["v"].source else { panic!("{key}") };
+        assert_eq!(*key, expected);
+        assert_eq!(config.vaults["v"].lifetime.stale_for.as_secs(), 8 * 60 * 60);
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     client::Table,
-    config::{Client, Place, RuleClients, RuleVerdict},
+    config::{Client, CredentialSource, Place, RuleClients, RuleVerdict},
     gate::{ActionPattern, read_line},
 };
 
@@ -21,8 +21,7 @@ fn place(line: usize) -> Place {
 fn credential(name: &str, organizations: &[&str]) -> Arc<Credential> {
     Arc::new(Credential {
         name: name.into(),
-        vault: "corp".into(),
-        secret: "secret".into(),
+        source: CredentialSource::Vault { vault: "corp".into(), secret: "secret".into() },
         organizations: organizations.iter().map(|name| Arc::from(*name)).collect(),
         owner: None,
         expires: None,

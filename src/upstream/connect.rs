@@ -52,6 +52,13 @@ impl Roots {
     }
 }
 
+impl Roots {
+    /// As rustls takes them.
+    pub(crate) fn store(&self) -> Arc<RootCertStore> {
+        Arc::clone(&self.0)
+    }
+}
+
 #[cfg(test)]
 impl Roots {
     pub(super) fn of(certificates: Vec<CertificateDer<'static>>) -> Self {

@@ -22,7 +22,7 @@ use crate::{
     config::Credential,
     gate::Host,
     refusal::{Refusal, Refused},
-    vault::{Armed, Pat},
+    vault::{Armed, Token},
 };
 
 /// For a probe, from its head to the end of its answer.
@@ -103,7 +103,7 @@ impl Trip {
         spent: Spent,
         question: Option<PathAndQuery>,
         credential: &Credential,
-        used: &Arc<Pat>,
+        used: &Arc<Token>,
     ) -> Result<(Spent, bool), Box<Refused>> {
         let wanted = Cell::new(true);
         let mut asking = pin!(async {

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    FingerprintKey, Pat, SecretSource, VaultError, fetch_pat,
+    FingerprintKey, Got, SecretSource, Token, VaultError, fetch_token,
     slot::{Begin, Care, Doubt, Purpose, Slot},
 };
 use crate::{
@@ -63,7 +63,7 @@ impl Record for Audit {
 /// A value that may be used.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) pat: Arc<Pat>,
+    pub(super) token: Arc<Token>,
     /// As the vault calls it, else the fingerprint.
     pub(super) version: Arc<str>,
     read: Instant,
@@ -210,7 +210,7 @@ impl Cache {
     pub(super) async fn rejected(
         self: &Arc<Self>,
         credential: &Credential,
-        used: &Pat,
+        used: &Token,
         reason: &str,
     ) -> bool {
         let Some(slot) = self.slot(credential) else { return false };
@@ -219,7 +219,7 @@ impl Cache {
         // Once for a read that began before, once for our own.
         for _ in 0..2 {
             if let Some(held) = self.held.get(&slot.id).await
-                && !held.pat.is(used)
+                && !held.token.is(used)
             {
                 return true;
             }
@@ -237,11 +237,11 @@ impl Cache {
                 break;
             }
         }
-        self.held.get(&slot.id).await.is_some_and(|held| !held.pat.is(used))
+        self.held.get(&slot.id).await.is_some_and(|held| !held.token.is(used))
     }
 
     /// See [`super::Vaults::probe_once`].
-    pub(super) async fn probe_once<F>(&self, credential: &Credential, used: &Pat, probe: F) -> bool
+    pub(super) async fn probe_once<F>(&self, credential: &Credential, used: &Token, probe: F) -> bool
     where
         F: Future<Output = bool>,
     {
@@ -278,8 +278,8 @@ impl Cache {
         begin
     }
 
-    async fn fetch(&self, slot: &Slot) -> Result<(Pat, Option<Arc<str>>), VaultError> {
-        let fetch = fetch_pat(&*slot.source, &slot.credential.secret, &self.key);
+    async fn fetch(&self, slot: &Slot) -> Result<Got, VaultError> {
+        let fetch = fetch_token(&*slot.source, &slot.credential.source, &self.key);
         timeout(slot.lifetime.deadline, fetch).await.unwrap_or_else(|_| {
             Err(VaultError::Unavailable(format!("nothing within {:?}", slot.lifetime.deadline).into()))
         })

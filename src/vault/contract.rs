@@ -10,13 +10,13 @@ use std::{
 };
 
 use super::{
-    FingerprintKey, Pat, SecretSource, VaultError,
+    FingerprintKey, SecretSource, Token, VaultError,
     environment::Environment,
-    fetch_pat,
+    fetch_token,
     file::File,
     sealed::{self, Sealed},
 };
-use crate::config::SealedKey;
+use crate::config::{CredentialSource, SealedKey};
 
 /// A source with somebody who fills it.
 trait Filled {
@@ -95,8 +95,9 @@ impl Filled for SealedFile {
     }
 }
 
-async fn fetch(source: &dyn SecretSource, name: &str) -> Result<Pat, VaultError> {
-    fetch_pat(source, name, &FingerprintKey::new(&[1; 32])).await.map(|(pat, _)| pat)
+async fn fetch(source: &dyn SecretSource, name: &str) -> Result<Token, VaultError> {
+    let from = CredentialSource::Vault { vault: "v".into(), secret: name.into() };
+    fetch_token(source, &from, &FingerprintKey::new(&[1; 32])).await.map(|got| got.token)
 }
 
 #[tokio::test]

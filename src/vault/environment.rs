@@ -25,7 +25,7 @@ impl Environment {
         let value = (self.variable)(name).ok_or_else(missing)?.into_string().map_err(|_| {
             VaultError::Unusable(format!("the environment variable {name} does not hold text").into())
         })?;
-        Ok(Fetched { value: without_line_end(value), version: None })
+        Ok(Fetched::new(without_line_end(value)))
     }
 }
 

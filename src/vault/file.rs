@@ -5,8 +5,9 @@ use std::{path::Path, sync::Arc};
 use tokio::sync::Semaphore;
 
 use super::{
-    Fetch, Fetched, SecretSource, pat,
+    Fetch, Fetched, SecretSource,
     private::{self, Readers},
+    token,
 };
 
 /// A file system that hangs keeps no more threads than these.
@@ -38,9 +39,9 @@ impl SecretSource for File {
         let turns = Arc::clone(&self.turns);
         Box::pin(async move {
             let value =
-                private::aside(turns, move || private::read_line(&path, Readers::Owner, pat::LONGEST + 2));
+                private::aside(turns, move || private::read_line(&path, Readers::Owner, token::LONGEST + 2));
             let value = value.await??;
-            Ok(Fetched { value, version: None })
+            Ok(Fetched::new(value))
         })
     }
 }
@@ -53,7 +54,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::vault::pat::exposed;
+    use crate::vault::token::exposed;
 
     #[tokio::test]
     async fn a_mounted_secret_is_followed_when_its_link_turns() {

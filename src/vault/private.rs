@@ -134,7 +134,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
-    use crate::vault::pat::exposed;
+    use crate::vault::token::exposed;
 
     #[test]
     fn only_a_file_that_nobody_else_can_read_is_read() {

@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 
 use super::{
     Fetch, Fetched, SecretSource, VaultError,
-    pat::{self, NoPat},
     private::{self, Readers, Unread},
+    token::{self, NoToken},
 };
 use crate::config::SealedKey;
 
@@ -58,7 +58,7 @@ pub enum SealedError {
     Name,
     /// The secret could never be used.
     #[error("the secret is not usable: {0}")]
-    Secret(#[from] NoPat),
+    Secret(#[from] NoToken),
     /// Nothing is overwritten.
     #[error("{0} exists already; it is not overwritten")]
     Exists(PathBuf),
@@ -112,7 +112,7 @@ impl Sealed {
         let missing =
             || VaultError::Denied(format!("{} holds no secret named {name}", self.path.display()).into());
         let Secret(value) = secrets.remove(name).ok_or_else(missing)?;
-        Ok(Fetched { value, version: None })
+        Ok(Fetched::new(value))
     }
 }
 
@@ -138,7 +138,7 @@ pub fn put(vault: &Path, key: &SealedKey, name: &str, secret: &SecretString) -> 
     if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
         return Err(SealedError::Name);
     }
-    pat::judge(pat::exposed(secret))?;
+    token::judge(token::exposed(secret), token::Scheme::Basic)?;
     let key = Key::read(key)?;
     let folder = folder_of(vault);
     let io = |error| SealedError::Io(vault.to_owned(), error);
@@ -191,7 +191,7 @@ fn unseal(path: &Path, key: &Key, sealed: &[u8]) -> Result<BTreeMap<String, Secr
 fn seal(key: &Key, secrets: &BTreeMap<String, Secret>) -> io::Result<Vec<u8>> {
     // JSON writes one byte as six at most.
     let room =
-        secrets.iter().map(|(name, secret)| 6 * (name.len() + pat::exposed(&secret.0).len()) + 6).sum();
+        secrets.iter().map(|(name, secret)| 6 * (name.len() + token::exposed(&secret.0).len()) + 6).sum();
     let mut plain = Zeroizing::new(Vec::with_capacity(room));
     serde_json::to_writer(&mut *plain, secrets)?;
     let encryptor = age::Encryptor::with_recipients(iter::once(key.recipient())).map_err(io::Error::other)?;
@@ -213,7 +213,7 @@ impl fmt::Debug for Secret {
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(pat::exposed(&self.0))
+        serializer.serialize_str(token::exposed(&self.0))
     }
 }
 
@@ -254,7 +254,7 @@ mod tests {
 
     fn stored(vault: &Path, key: &SealedKey, name: &str) -> Result<String, VaultError> {
         let fetched = Sealed::open(vault, key).unwrap().read(name)?;
-        Ok(pat::exposed(&fetched.value).to_owned())
+        Ok(token::exposed(&fetched.value).to_owned())
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Pat, SecretSource, VaultError, backoff::Backoff, probe::Probe};
+use super::{SecretSource, Token, VaultError, backoff::Backoff, probe::Probe};
 use crate::config::{Credential, Lifetime};
 
 /// After a failure of the vault.
@@ -103,7 +103,7 @@ impl Condition {
     }
 
     /// A refused value that this one is, if it is.
-    fn refuses(&self, now: Instant, pat: &Pat) -> Option<&Doubt> {
+    fn refuses(&self, now: Instant, pat: &Token) -> Option<&Doubt> {
         let rejected = self.rejected.as_ref().filter(|(.., at)| now.saturating_duration_since(*at) < RETRIAL);
         let rejected = rejected.map(|(doubt, ..)| doubt);
         self.doubt.iter().chain(rejected).find(|doubt| pat.has_mark(&doubt.mark))
@@ -155,8 +155,7 @@ impl Slot {
 
     /// Whether another configuration means the same secret.
     pub(super) fn serves(&self, credential: &Credential) -> bool {
-        std::ptr::eq(&raw const *self.credential, credential)
-            || (self.credential.secret == credential.secret && self.credential.vault == credential.vault)
+        std::ptr::eq(&raw const *self.credential, credential) || self.credential.source == credential.source
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Condition> {
@@ -210,7 +209,7 @@ impl Slot {
     }
 
     /// A refused value that this one is, if it is.
-    pub(super) fn refuses(&self, now: Instant, pat: &Pat) -> Option<Doubt> {
+    pub(super) fn refuses(&self, now: Instant, pat: &Token) -> Option<Doubt> {
         self.look(|condition| condition.refuses(now, pat).cloned())
     }
 

@@ -157,7 +157,7 @@ fn documented_defaults_are_the_parsers() {
         .replace("[vault.sealed]\ntype = \"sealed\"\npath = \"vault.sealed\"\nkey = \"vault.key\"", "");
     fs::write(&path, text).unwrap();
     let config = patgate::config::file::read(&path).unwrap();
-    let vault = config.vaults["environment"].lifetime();
+    let vault = config.vaults["environment"].lifetime;
     let all = format!("{:?} {:?} {vault:?}", config.limits, config.audit);
     let mut defaults = 0;
     for row in rows() {

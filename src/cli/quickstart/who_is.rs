@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::vault::pat::{FingerprintKey, NoPat, Pat};
+use crate::vault::token::{FingerprintKey, NoToken, Scheme, Token};
 
 const HOST: &str = "dev.azure.com";
 /// For the whole of one question.
@@ -31,7 +31,7 @@ const ANONYMOUS: &str = "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa";
 pub enum WhoIsError {
     /// It is no token at all.
     #[error("this is no personal access token: {0}")]
-    NoPat(#[from] NoPat),
+    NoToken(#[from] NoToken),
     /// No way there.
     #[error("dev.azure.com can't be reached: {0}")]
     Unreachable(#[source] io::Error),
@@ -161,12 +161,12 @@ const SEGMENT: &percent_encoding::AsciiSet =
 
 async fn ask(door: &Door, organization: &str, what: &str, pat: &SecretString) -> Result<Value, WhoIsError> {
     let key = FingerprintKey::random().map_err(WhoIsError::System)?;
-    let pat = Pat::new(pat.clone(), &key)?;
+    let pat = Token::new(pat.clone(), Scheme::Basic, &key)?;
     let asked = exchange(door, organization, what, &pat);
     tokio::time::timeout(DEADLINE, asked).await.map_err(|_| WhoIsError::Timeout)?
 }
 
-async fn exchange(door: &Door, organization: &str, what: &str, pat: &Pat) -> Result<Value, WhoIsError> {
+async fn exchange(door: &Door, organization: &str, what: &str, pat: &Token) -> Result<Value, WhoIsError> {
     let answer = |error: &dyn std::fmt::Display| WhoIsError::Answer(error.to_string());
     let target = PathAndQuery::try_from(format!("/{organization}/{what}")).map_err(|error| answer(&error))?;
     let mut request = Request::new(Empty::<bytes::Bytes>::new());

@@ -1,7 +1,7 @@
 use clap::Parser;
 
 use super::*;
-use crate::audit::Event;
+use crate::{audit::Event, config::CredentialSource};
 
 #[derive(Parser)]
 struct Line {
@@ -89,7 +89,7 @@ async fn a_test_says_how_a_secret_looks_and_records_the_read() {
     let token = "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst";
     seal(&format!("seal --vault {} --new-key web", path.display()), token).unwrap();
     let key = SealedKey::File(path.with_extension("key"));
-    let vault = config::Vault::Sealed { path, key, lifetime: config::Lifetime::default() };
+    let vault = Sealed::open(&path, &key).unwrap();
     let journal = Journal(std::sync::Mutex::default());
     let fingerprints = FingerprintKey::random().unwrap();
     for (secret, says, outcome) in [
@@ -98,13 +98,13 @@ async fn a_test_says_how_a_secret_looks_and_records_the_read() {
     ] {
         let credential = Credential {
             name: "web".into(),
-            vault: "local".into(),
-            secret: secret.into(),
+            source: CredentialSource::Vault { vault: "local".into(), secret: secret.into() },
             organizations: vec!["contoso".into()],
             owner: None,
             expires: None,
         };
-        let tried = try_credential(&vault, &credential, &fingerprints, &journal).await;
+        let tried =
+            try_credential(&vault, Duration::from_secs(5), &credential, &fingerprints, &journal).await;
         let (text, json) = (as_text(&credential, &tried), as_json(&credential, &tried));
         assert!(text.starts_with(says), "{text}");
         let events = std::mem::take(&mut *journal.0.lock().unwrap());

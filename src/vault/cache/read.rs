@@ -13,7 +13,7 @@ use crate::{
     clock,
     config::Credential,
     vault::{
-        Pat, VaultError,
+        Got, VaultError,
         slot::{Conclusion, Doubt, Purpose, Slot},
     },
 };
@@ -37,9 +37,9 @@ pub(super) async fn read(cache: Arc<Cache>, slot: Arc<Slot>, purpose: Purpose) {
         got = got.and(Err(error));
     }
     let conclusion = match got {
-        Ok((pat, version)) => match slot.refuses(clock::now(), &pat) {
+        Ok(got) => match slot.refuses(clock::now(), &got.token) {
             Some(doubt) => Conclusion::Refused(doubt),
-            None => keep(&cache, &slot, pat, version, started).await,
+            None => keep(&cache, &slot, got, started).await,
         },
         Err(error) => Conclusion::Failed(error),
     };
@@ -48,10 +48,11 @@ pub(super) async fn read(cache: Arc<Cache>, slot: Arc<Slot>, purpose: Purpose) {
     slot.conclude(clock::now(), conclusion);
 }
 
-async fn keep(cache: &Cache, slot: &Slot, pat: Pat, version: Option<Arc<str>>, read: Instant) -> Conclusion {
-    let version = version.unwrap_or_else(|| Arc::clone(pat.fingerprint()));
+async fn keep(cache: &Cache, slot: &Slot, got: Got, read: Instant) -> Conclusion {
+    let Got { token, version, .. } = got;
+    let version = version.unwrap_or_else(|| Arc::clone(token.fingerprint()));
     let (fresh, keep) = (slot.lifetime.refresh, slot.keep());
-    let held = Held { pat: Arc::new(pat), version, read, fresh, keep };
+    let held = Held { token: Arc::new(token), version, read, fresh, keep };
     cache.held.insert(slot.id, Arc::new(held)).await;
     // The configuration may have lost it meanwhile, and nobody would put the value away.
     if !cache.is_placed(slot) {
@@ -82,7 +83,7 @@ async fn end_refused(cache: &Cache, slot: &Slot, conclusion: &Conclusion) {
         }
     }
     if let Conclusion::Failed(error) = conclusion {
-        tracing::warn!(credential = %slot.credential.name, vault = %slot.credential.vault, %error, "no secret");
+        tracing::warn!(credential = %slot.credential.name, vault = %slot.credential.source.giver(), %error, "no secret");
     }
 }
 
@@ -90,15 +91,15 @@ async fn end_refused(cache: &Cache, slot: &Slot, conclusion: &Conclusion) {
 pub(in crate::vault) fn vault_read(
     credential: &Credential,
     purpose: &'static str,
-    got: &Result<(Pat, Option<Arc<str>>), VaultError>,
+    got: &Result<Got, VaultError>,
 ) -> Event {
     let (version, outcome) = match got {
-        Ok((pat, version)) => (Some(version.as_ref().unwrap_or(pat.fingerprint()).clone()), "read"),
+        Ok(got) => (Some(got.version.as_ref().unwrap_or(got.token.fingerprint()).clone()), "read"),
         Err(VaultError::Unavailable(_)) => (None, "unavailable"),
         Err(VaultError::Denied(_)) => (None, "denied"),
         Err(VaultError::Unusable(_)) => (None, "unusable"),
     };
-    let (vault, credential) = (Arc::clone(&credential.vault), Arc::clone(&credential.name));
+    let (vault, credential) = (credential.source.giver(), Arc::clone(&credential.name));
     Event::VaultRead { vault, credential, version, purpose, outcome }
 }
 

@@ -3,7 +3,10 @@ use std::sync::{Mutex, atomic::AtomicUsize};
 use tokio::time::{advance, sleep};
 
 use super::*;
-use crate::vault::{Fetch, Fetched};
+use crate::{
+    config::CredentialSource,
+    vault::{Fetch, Fetched},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -39,7 +42,7 @@ impl SecretSource for Lab {
                 std::future::pending::<()>().await;
             }
             let answer = self.answer.lock().unwrap().clone();
-            answer.map(|value| Fetched { value: value.to_owned().into(), version: None })
+            answer.map(|value| Fetched::new(value.to_owned().into()))
         })
     }
 }
@@ -90,8 +93,7 @@ struct Bench {
 fn credential(secret: &str) -> Arc<Credential> {
     Arc::new(Credential {
         name: "web".into(),
-        vault: "lab".into(),
-        secret: secret.into(),
+        source: CredentialSource::Vault { vault: "lab".into(), secret: secret.into() },
         organizations: vec!["contoso".into()],
         owner: None,
         expires: None,
@@ -115,9 +117,9 @@ impl Bench {
     }
 
     /// What a request gets: the value, or why not.
-    async fn take(&self) -> Result<Arc<Pat>, &'static str> {
+    async fn take(&self) -> Result<Arc<Token>, &'static str> {
         match self.cache.take(&self.credential).await {
-            Ok(held) => Ok(Arc::clone(&held.pat)),
+            Ok(held) => Ok(Arc::clone(&held.token)),
             Err(Withheld::Unavailable(_)) => Err("unavailable"),
             Err(Withheld::Missing(_)) => Err("missing"),
             Err(Withheld::Rejected(_)) => Err("rejected"),
@@ -394,7 +396,7 @@ async fn another_configuration_keeps_what_did_not_change_and_nothing_else() {
     let other = credential("other");
     bench.place(&other);
     assert_eq!(bench.take().await.unwrap_err(), "unavailable", "decided on by the old one");
-    assert!(bench.cache.take(&other).await.is_ok_and(|held| held.pat.occurs_in(b"token-two")));
+    assert!(bench.cache.take(&other).await.is_ok_and(|held| held.token.occurs_in(b"token-two")));
     assert_eq!(bench.cache.held.iter().count(), 1, "the old value is gone");
     bench.cache.place(vec![]);
     sleep(SECOND).await;

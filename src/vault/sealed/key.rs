@@ -15,8 +15,8 @@ use super::{SealedError, folder_of};
 use crate::{
     config::SealedKey,
     vault::{
-        pat::exposed,
         private::{self, Readers},
+        token::exposed,
     },
 };
 

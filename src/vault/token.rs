@@ -15,8 +15,11 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-/// The longest token, in bytes. Azure DevOps' own have 52, 84 or 88.
+/// The longest PAT, in bytes. Azure DevOps' own have 52, 84 or 88.
 pub const LONGEST: usize = 1024;
+
+/// The longest token of Entra, in bytes. They hold the groups of their owner, and have 2 to 4 KiB.
+pub const LONGEST_BEARER: usize = 16 * 1024;
 
 /// Shorter needles would be found everywhere.
 const SHORTEST_NEEDLE: usize = 4;
@@ -57,12 +60,12 @@ impl fmt::Debug for FingerprintKey {
 
 /// Why something is no token. It never says what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoPat {
+pub enum NoToken {
     /// Nothing there.
     #[error("it is empty")]
     Empty,
-    /// More than [`LONGEST`].
-    #[error("it is longer than {LONGEST} bytes; a token of Azure DevOps has 84 characters, older ones 52")]
+    /// More than [`LONGEST`], or [`LONGEST_BEARER`].
+    #[error("it is longer than any token; one of Azure DevOps has 84 characters, older ones 52")]
     Long,
     /// `{`…
     #[error("it is a JSON object; what is wanted is the token alone")]
@@ -101,8 +104,26 @@ impl Format {
     }
 }
 
+/// How a token is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// A PAT: the password of nobody.
+    Basic,
+    /// A token of Entra.
+    Bearer,
+}
+
+impl Scheme {
+    fn longest(self) -> usize {
+        match self {
+            Self::Basic => LONGEST,
+            Self::Bearer => LONGEST_BEARER,
+        }
+    }
+}
+
 /// A token, ready to be sent. No `Display`, no `Serialize`, zeroised on drop.
-pub struct Pat {
+pub struct Token {
     secret: SecretString,
     header: HeaderValue,
     needles: Vec<Zeroizing<Vec<u8>>>,
@@ -110,15 +131,15 @@ pub struct Pat {
     fingerprint: Arc<str>,
 }
 
-impl Pat {
+impl Token {
     /// Takes a secret for a token.
     ///
     /// # Errors
-    /// See [`NoPat`].
-    pub fn new(secret: SecretString, key: &FingerprintKey) -> Result<Self, NoPat> {
+    /// See [`NoToken`].
+    pub fn new(secret: SecretString, scheme: Scheme, key: &FingerprintKey) -> Result<Self, NoToken> {
         let raw = exposed(&secret);
-        judge(raw)?;
-        let header = header(raw)?;
+        judge(raw, scheme)?;
+        let header = header(raw, scheme)?;
         let tag = hmac::sign(&key.0, raw.as_bytes());
         let mut mark = [0; 32];
         mark.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
@@ -131,7 +152,7 @@ impl Pat {
     }
 
     /// Strips any `Authorization` and sets ours: `Basic base64(":" + token)`, canonical, for Azure
-    /// DevOps refuses any other padding.
+    /// DevOps refuses any other padding; or `Bearer token`.
     pub fn authorize(&self, headers: &mut HeaderMap) {
         headers.remove(AUTHORIZATION);
         headers.insert(AUTHORIZATION, self.header.clone());
@@ -178,49 +199,58 @@ impl Pat {
     }
 }
 
-impl fmt::Debug for Pat {
+impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pat").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+        f.debug_struct("Token").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
     }
 }
 
 /// Whether a secret could be a token, for those who keep one without using it.
 ///
 /// # Errors
-/// See [`NoPat`].
-pub(super) fn judge(raw: &str) -> Result<(), NoPat> {
+/// See [`NoToken`].
+pub(super) fn judge(raw: &str, scheme: Scheme) -> Result<(), NoToken> {
     if raw.is_empty() {
-        return Err(NoPat::Empty);
+        return Err(NoToken::Empty);
     }
     if raw.trim_start().starts_with('{') {
-        return Err(NoPat::Json);
+        return Err(NoToken::Json);
     }
-    if raw.len() > LONGEST {
-        return Err(NoPat::Long);
+    if raw.len() > scheme.longest() {
+        return Err(NoToken::Long);
     }
     if raw.chars().any(char::is_whitespace) {
-        return Err(NoPat::WhiteSpace);
+        return Err(NoToken::WhiteSpace);
     }
     if !raw.is_ascii() {
-        return Err(NoPat::NotAscii);
+        return Err(NoToken::NotAscii);
     }
     if raw.bytes().any(|byte| byte.is_ascii_control()) {
-        return Err(NoPat::Control);
+        return Err(NoToken::Control);
     }
     Ok(())
 }
 
 /// The bytes belong to an owner that zeroises them, so every clone of the header ends with that.
-fn header(raw: &str) -> Result<HeaderValue, NoPat> {
-    let mut plain = Zeroizing::new(Vec::with_capacity(raw.len() + 1));
-    plain.push(b':');
-    plain.extend_from_slice(raw.as_bytes());
+fn header(raw: &str, scheme: Scheme) -> Result<HeaderValue, NoToken> {
     // Room for all of it: a buffer that grows leaves a copy behind.
-    let mut value = Zeroizing::new(String::with_capacity("Basic ".len() + plain.len().div_ceil(3) * 4));
-    value.push_str("Basic ");
-    STANDARD.encode_string(plain.as_slice(), &mut value);
+    let mut value = Zeroizing::new(String::with_capacity("Bearer ".len() + (raw.len() + 3) / 3 * 4));
+    match scheme {
+        Scheme::Basic => {
+            let mut plain = Zeroizing::new(Vec::with_capacity(raw.len() + 1));
+            plain.push(b':');
+            plain.extend_from_slice(raw.as_bytes());
+            value.push_str("Basic ");
+            STANDARD.encode_string(plain.as_slice(), &mut value);
+        }
+        Scheme::Bearer => {
+            value.push_str("Bearer ");
+            value.push_str(raw);
+        }
+    }
     let owned = Zeroizing::new(std::mem::take(&mut *value).into_bytes());
-    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(owned)).map_err(|_| NoPat::Control)?;
+    let mut header =
+        HeaderValue::from_maybe_shared(Bytes::from_owner(owned)).map_err(|_| NoToken::Control)?;
     header.set_sensitive(true);
     Ok(header)
 }
@@ -249,24 +279,24 @@ mod tests {
 
     const NEW: &str = "0123456789012345678901234567890123456789012345678901JQQJ99BAC123456789012AAAAZDO1a2b";
 
-    fn pat(value: &str) -> Result<Pat, NoPat> {
-        Pat::new(value.to_owned().into(), &FingerprintKey::new(&[7; 32]))
+    fn pat(value: &str) -> Result<Token, NoToken> {
+        Token::new(value.to_owned().into(), Scheme::Basic, &FingerprintKey::new(&[7; 32]))
     }
 
     #[test]
     fn what_is_no_token_is_refused_and_the_reason_does_not_hold_it() {
         let long = "a".repeat(LONGEST + 1);
         for (value, why) in [
-            ("", NoPat::Empty),
-            ("two words", NoPat::WhiteSpace),
-            ("tab\there", NoPat::WhiteSpace),
-            ("line\nline", NoPat::WhiteSpace),
-            ("trailing\r\n", NoPat::WhiteSpace),
-            ("with\0nul", NoPat::Control),
-            ("naïve", NoPat::NotAscii),
-            (r#"{"pat":"x"}"#, NoPat::Json),
-            (" {\n}", NoPat::Json),
-            (long.as_str(), NoPat::Long),
+            ("", NoToken::Empty),
+            ("two words", NoToken::WhiteSpace),
+            ("tab\there", NoToken::WhiteSpace),
+            ("line\nline", NoToken::WhiteSpace),
+            ("trailing\r\n", NoToken::WhiteSpace),
+            ("with\0nul", NoToken::Control),
+            ("naïve", NoToken::NotAscii),
+            (r#"{"pat":"x"}"#, NoToken::Json),
+            (" {\n}", NoToken::Json),
+            (long.as_str(), NoToken::Long),
         ] {
             let refused = pat(value).unwrap_err();
             assert_eq!(refused, why, "{value:?}");
@@ -291,6 +321,18 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_entra_is_sent_as_bearer_and_may_be_longer() {
+        let key = FingerprintKey::new(&[7; 32]);
+        let bearer = |length| Token::new("e".repeat(length).into(), Scheme::Bearer, &key);
+        let mut headers = HeaderMap::new();
+        bearer(3000).unwrap().authorize(&mut headers);
+        assert_eq!(headers[AUTHORIZATION], format!("Bearer {}", "e".repeat(3000)));
+        assert!(headers[AUTHORIZATION].is_sensitive());
+        assert!(bearer(LONGEST_BEARER).is_ok());
+        assert_eq!(bearer(LONGEST_BEARER + 1).unwrap_err(), NoToken::Long);
+    }
+
+    #[test]
     fn it_is_found_raw_and_encoded_behind_any_user() {
         let token = pat(NEW).unwrap();
         for user in ["", "u", "me", "kiro", "someone@example.com"] {
@@ -308,7 +350,8 @@ mod tests {
     #[test]
     fn a_fingerprint_is_the_same_for_the_same_token_and_key_alone() {
         let (one, two, three) = (pat("token-1").unwrap(), pat("token-1").unwrap(), pat("token-2").unwrap());
-        let keyed = Pat::new("token-1".to_owned().into(), &FingerprintKey::new(&[8; 32])).unwrap();
+        let keyed =
+            Token::new("token-1".to_owned().into(), Scheme::Basic, &FingerprintKey::new(&[8; 32])).unwrap();
         assert_eq!(one.fingerprint(), two.fingerprint());
         assert_eq!(one.fingerprint().len(), 16);
         assert!(one.is(&two) && !one.is(&three) && !one.is(&keyed));
