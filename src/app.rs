@@ -19,6 +19,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{self, Parts},
     policy::Policy,
+    rotation::Rotation,
     upstream::{Roots, Upstream},
     vault::Vaults,
 };
@@ -81,6 +82,9 @@ pub enum StartError {
     /// A vault can't be set up.
     #[error("{0}")]
     Vault(String),
+    /// A rotation can't be set up.
+    #[error("{0}")]
+    Rotation(String),
     /// An address can't be listened on.
     #[error("{0}")]
     Bind(#[from] sockets::BindError),
@@ -100,7 +104,7 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Environment(_) | Self::Vault(_) => 78,
+            Self::Config(_) | Self::Environment(_) | Self::Vault(_) | Self::Rotation(_) => 78,
             Self::Bind(_) => 69,
             Self::Audit(audit::OpenError::InUse(..)) => 75,
             Self::Audit(audit::OpenError::Altered(..)) => 65,
@@ -140,17 +144,19 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let vaults =
         Vaults::open(&snapshot.config, audit.clone(), control.handle().clone()).map_err(StartError::Vault)?;
+    let rotation = Rotation::new(vaults.clone(), audit.clone(), control.handle().clone());
     let (counts, life) = (Arc::<Counts>::default(), watch::Sender::new(Life::Serving));
     let shown = Arc::new(Shown {
         metrics: Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))),
         audit: audit.clone(),
         vaults: vaults.clone(),
+        rotation: rotation.clone(),
         counts: Arc::clone(&counts),
         life: life.subscribe(),
     });
     shown.metrics.configured(snapshot.generation);
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-    let house = House { snapshot, audit, vaults, counts, life, shown };
+    let house = House { snapshot, audit, vaults, rotation, counts, life, shown };
     let listening: Vec<_> = bound.iter().map(|bound| bound.address).collect();
     let ended = control.block_on(house.live(bound, admin, watched, || started(&listening)));
     house.audit.close(Duration::from_secs(5));
@@ -173,6 +179,7 @@ struct House {
     snapshot: Arc<ArcSwap<Snapshot>>,
     audit: Audit,
     vaults: Vaults,
+    rotation: Rotation,
     counts: Arc<Counts>,
     life: watch::Sender<Life>,
     shown: Arc<Shown>,
@@ -196,6 +203,7 @@ impl House {
             .event(Event::Start { version: env!("CARGO_PKG_VERSION"), policy: label, listeners })
             .await?;
         let workers = self.hire(bound)?;
+        self.rotation.reconfigure(&self.snapshot.load().config).map_err(StartError::Rotation)?;
         if let Some(socket) = admin {
             self.open_admin(socket)?;
         }
@@ -203,6 +211,11 @@ impl House {
         started();
 
         let reason = self.serve_until_told(&mut signals, watched).await;
+        // A successor may rotate from now on.
+        let turns_end = tokio::spawn({
+            let rotation = self.rotation.clone();
+            async move { rotation.stop().await }
+        });
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         let (delay, drain) = {
             let limits = &self.snapshot.load().config.limits;
@@ -227,6 +240,7 @@ impl House {
                 let _ = all_gone.await;
             }
         }
+        let _ = turns_end.await;
         self.audit.event(Event::Stop { reason }).await?;
         Ok(())
     }
@@ -319,6 +333,9 @@ impl House {
             Ok(snapshot) => {
                 let policy = snapshot.name();
                 tracing::info!(generation, policy = &*policy, "a new configuration is in force");
+                if let Err(why) = self.rotation.reconfigure(&snapshot.config) {
+                    tracing::error!("rotations go on as before: {why}");
+                }
                 self.snapshot.store(Arc::new(snapshot));
                 self.shown.metrics.configured(generation);
                 self.shown.metrics.reloaded(true);

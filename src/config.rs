@@ -46,7 +46,7 @@ pub use environment::environment_problems;
 pub use problem::{Place, Problem, Problems};
 pub use vaults::{
     AwsSecretsManager, AzureKeyVault, CommandVault, Credential, CredentialSource, Entra, Hashicorp, Lifetime,
-    Sealed, SealedKey, Trust, Vault, VaultSource,
+    Rotate, Sealed, SealedKey, Trust, Vault, VaultSource,
 };
 
 /// One whole configuration: the main file and all that it includes.
@@ -67,6 +67,8 @@ pub struct Config {
     pub listeners: Vec<Arc<Listen>>,
     /// Health and metrics.
     pub admin: Option<Admin>,
+    /// The folder of what has to be remembered over a restart.
+    pub state: Option<PathBuf>,
     /// The record.
     pub audit: Audit,
     /// Caps and deadlines.

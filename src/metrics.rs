@@ -18,6 +18,7 @@ use prometheus_client::{
 use crate::{
     audit::{Ending, Statistics},
     refusal::Refusal,
+    rotation,
 };
 
 pub mod histogram;
@@ -49,6 +50,7 @@ pub struct Metrics {
     audit_failures: Counter,
     audit_available: Gauge,
     credentials: Family<Vec<(&'static str, String)>, Gauge>,
+    rotations: Family<Vec<(&'static str, String)>, Gauge>,
     generation: Gauge,
     reloads: Counter,
     reloads_refused: Counter,
@@ -94,6 +96,8 @@ impl Metrics {
         );
         let credentials = Family::default();
         r.register("credential_health", "1 for the state that a credential is in", credentials.clone());
+        let rotations = Family::default();
+        r.register("rotation_state", "1 for the state that a credential's rotation is in", rotations.clone());
 
         Self {
             complete: outcome("complete"),
@@ -113,6 +117,7 @@ impl Metrics {
             audit_failures: counter(r, "audit_failures", "Batches that could not be written"),
             audit_available: gauge(r, "audit_available", "1 while uses can be recorded"),
             credentials,
+            rotations,
             generation: gauge(r, "configuration_generation", "The configuration in force, counted from 1"),
             reloads: result("ok"),
             reloads_refused: result("refused"),
@@ -183,6 +188,17 @@ impl Metrics {
             for known in HEALTH {
                 let labels = vec![("credential", name.to_string()), ("state", known.to_owned())];
                 self.credentials.get_or_create(&labels).set((known == *state).into());
+            }
+        }
+    }
+
+    /// How far all rotations have come, by [`rotation::STATES`]. Others than these are forgotten.
+    pub fn rotations(&self, standing: &[rotation::Standing]) {
+        self.rotations.clear();
+        for one in standing {
+            for known in rotation::STATES {
+                let labels = vec![("credential", one.credential.to_string()), ("state", known.to_owned())];
+                self.rotations.get_or_create(&labels).set((known == one.state).into());
             }
         }
     }

@@ -112,23 +112,20 @@ impl fmt::Debug for Rotation {
 }
 
 impl Rotation {
-    /// Begins every rotation of a configuration, as tasks of `control`. What was under way when patgate ended goes on.
+    /// None yet. They will run as tasks of `control`, the control thread's runtime.
+    #[must_use]
+    pub fn new(vaults: Vaults, audit: Audit, control: Handle) -> Self {
+        let running = Mutex::default();
+        let inner = Inner { audit, vaults, control, running, stopping: watch::Sender::new(false) };
+        Self(Arc::new(inner))
+    }
+
+    /// Begins every rotation of a configuration, after [`Vaults::reconfigure`]. What was under way when patgate ended goes
+    /// on. What changed from the configuration before ends after its present turn and begins anew; nothing changes where
+    /// this fails.
     ///
     /// # Errors
     /// One that can't even be set up (the state's folder can't be made, …), as a sentence with its name.
-    pub fn open(config: &Config, vaults: Vaults, audit: Audit, control: Handle) -> Result<Self, String> {
-        let running = Mutex::default();
-        let inner = Inner { audit, vaults, control, running, stopping: watch::Sender::new(false) };
-        let rotation = Self(Arc::new(inner));
-        rotation.reconfigure(config)?;
-        Ok(rotation)
-    }
-
-    /// Takes over another configuration, after [`Vaults::reconfigure`]. What changed ends after its present turn and
-    /// begins anew; nothing changes where this fails.
-    ///
-    /// # Errors
-    /// As [`Rotation::open`].
     pub fn reconfigure(&self, config: &Config) -> Result<(), String> {
         let mut new = Vec::new();
         let mut running = locked(&self.0.running);
@@ -176,7 +173,7 @@ impl Rotation {
             let (vaults, credential) = (vaults.clone(), Arc::clone(&credential));
             Box::pin(async move {
                 if let Err(why) = vaults.refresh(&credential).await {
-                    tracing::warn!(%credential, why, "the new token is not read from the vault yet");
+                    tracing::warn!(%credential, %why, "the new token is not read from the vault yet");
                 }
             }) as machine::Refreshed
         });

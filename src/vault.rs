@@ -26,7 +26,7 @@ use crate::{
     refusal::{Refusal, Refused},
 };
 
-mod backoff;
+pub(crate) mod backoff;
 mod cache;
 #[cfg(test)]
 mod contract;
@@ -248,6 +248,25 @@ impl Vaults {
         Ok(())
     }
 
+    /// What reads and writes a vault of the configuration, past the cache.
+    pub(crate) fn source(&self, vault: &str) -> Option<Arc<dyn SecretSource>> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.vaults.get(vault).map(|(_, source)| Arc::clone(source))
+    }
+
+    /// What fingerprints of this process are keyed with.
+    pub(crate) fn fingerprint_key(&self) -> FingerprintKey {
+        self.cache.fingerprint_key()
+    }
+
+    /// Reads a credential again, whatever is kept of it.
+    ///
+    /// # Errors
+    /// The configuration does not have it.
+    pub async fn refresh(&self, name: &str) -> Result<(), Arc<str>> {
+        self.cache.refresh(name).await
+    }
+
     /// Azure DevOps refused `used`: read the vault again, once. `true` if there is another value now, so that a
     /// retry makes sense; `false` marks the credential rejected until the vault gives another value
     /// (looked for with back-off) or a quarter of an hour is over, and `arm` refuses with `credential-rejected` meanwhile.
@@ -379,6 +398,7 @@ mod tests {
             organizations: vec!["contoso".into(), "fabrikam".into()],
             owner: None,
             expires: None,
+            rotate: None,
         })
     }
 

@@ -24,6 +24,7 @@ pub fn unreloadable(old: &Config, new: &Config) -> Vec<String> {
         "admin.address",
         old.admin.as_ref().map(|admin| admin.address) != new.admin.as_ref().map(|admin| admin.address),
     );
+    differs("state.folder", old.state != new.state);
     audit(&old.audit, &new.audit, &mut differs);
     differs("upstream.addresses", old.upstream.addresses != new.upstream.addresses);
     differs(

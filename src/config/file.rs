@@ -75,6 +75,7 @@ fn whole(
     let workers = root.optional("workers").and_then(|item| item.count(1..=1_024));
     let listeners = network::listeners(root, public_url.as_ref(), base);
     let admin = network::admin(root, &listeners);
+    let state = sections::state(root, base);
     let audit = sections::audit(root, base);
     let limits = sections::limits(root);
     let upstream = network::upstream(root, base);
@@ -96,6 +97,7 @@ fn whole(
             .unwrap_or(NonZeroUsize::MIN),
         listeners,
         admin,
+        state,
         audit: audit?,
         limits,
         upstream,

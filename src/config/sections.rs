@@ -1,6 +1,6 @@
 //! `[audit]` and `[limits]`: numbers and their ranges.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{Audit, Durability, Limits, disk::Base, parse::Fields, suggest, text::shown};
 
@@ -38,6 +38,14 @@ pub(super) fn audit(root: &Fields<'_>, base: &Base) -> Option<Audit> {
         segment_age: segment_age.unwrap_or(HOUR),
         reserve,
     })
+}
+
+/// `[state]`: its folder.
+pub(super) fn state(root: &Fields<'_>, base: &Base) -> Option<PathBuf> {
+    let fields = root.optional("state")?.table("write [state] above its keys")?;
+    let folder = fields.required("folder", "write folder = \"state\"").and_then(|item| base.path(&item));
+    fields.finish();
+    folder
 }
 
 /// `[limits]`.

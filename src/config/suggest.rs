@@ -2,7 +2,6 @@
 
 /// Keys that other versions know or that a reader may expect, and what to do without them.
 const ABSENT: &[(&str, &str, &str)] = &[
-    ("", "state", "is not in this version: nothing is changed at run time; leave it out"),
     ("listen", "client-ca", "is not in this version: clients are known by `addresses`; leave it out"),
     (
         "listen",

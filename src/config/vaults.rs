@@ -17,6 +17,7 @@ mod azure;
 mod command;
 mod credential;
 mod hashicorp;
+mod rotate;
 mod sealed;
 
 pub use aws::AwsSecretsManager;
@@ -24,6 +25,7 @@ pub use azure::AzureKeyVault;
 pub use command::CommandVault;
 pub use credential::{Credential, CredentialSource, Entra};
 pub use hashicorp::Hashicorp;
+pub use rotate::Rotate;
 pub use sealed::{Sealed, SealedKey};
 
 pub(super) use credential::{credentials, past};

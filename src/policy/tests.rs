@@ -25,6 +25,7 @@ fn credential(name: &str, organizations: &[&str]) -> Arc<Credential> {
         organizations: organizations.iter().map(|name| Arc::from(*name)).collect(),
         owner: None,
         expires: None,
+        rotate: None,
     })
 }
 

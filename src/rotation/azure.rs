@@ -189,7 +189,12 @@ impl AzureDevOps {
     }
 
     /// Revokes a token. One that is not there is revoked.
-    pub(super) async fn revoke(&self, plan: &Plan, entra: &Token, authorization: &str) -> Result<(), Trouble> {
+    pub(super) async fn revoke(
+        &self,
+        plan: &Plan,
+        entra: &Token,
+        authorization: &str,
+    ) -> Result<(), Trouble> {
         let id = utf8_percent_encode(authorization, NON_ALPHANUMERIC);
         let query = format!("authorizationId={id}");
         self.pats(plan, entra, "to revoke a token", Method::DELETE, query, None).await.map(drop)
@@ -303,8 +308,12 @@ impl AzureDevOps {
         call: Call<'_>,
     ) -> Result<(StatusCode, Option<Duration>, Zeroizing<Vec<u8>>), (Option<StatusCode>, String)> {
         let client = if call.host == TOKENS { &self.tokens } else { &self.service };
-        let mut url = Url::parse(if call.host == TOKENS { "https://vssps.dev.azure.com" } else { "https://dev.azure.com" })
-            .map_err(|error| (None, error.to_string()))?;
+        let mut url = Url::parse(if call.host == TOKENS {
+            "https://vssps.dev.azure.com"
+        } else {
+            "https://dev.azure.com"
+        })
+        .map_err(|error| (None, error.to_string()))?;
         url.set_path(&call.path);
         url.set_query(Some(&call.query));
         let mut headers = HeaderMap::new();
@@ -319,14 +328,17 @@ impl AzureDevOps {
             request = request.body(body.to_string());
         }
         let said = |error: VaultError| match error {
-            VaultError::Unavailable(why) | VaultError::Denied(why) | VaultError::Unusable(why) => why.to_string(),
+            VaultError::Unavailable(why) | VaultError::Denied(why) | VaultError::Unusable(why) => {
+                why.to_string()
+            }
         };
         let answer = request.headers(headers).send().await;
         let answer = answer.map_err(|error| (None, said(network::silence(&error))))?;
         let status = answer.status();
         let patience = answer.headers().get(header::RETRY_AFTER);
         let patience = patience.and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
-        let body = network::body(answer, network::ANSWER).await.map_err(|error| (Some(status), said(error)))?;
+        let body =
+            network::body(answer, network::ANSWER).await.map_err(|error| (Some(status), said(error)))?;
         Ok((status, patience, body))
     }
 }
@@ -362,7 +374,8 @@ fn success(
         type_key: String,
     }
     let word = serde_json::from_slice::<Error>(&body).ok().and_then(|error| word(&error.type_key));
-    let why = word.map_or_else(|| format!("it answered {status}"), |word| format!("it answered {status}, {word}"));
+    let why =
+        word.map_or_else(|| format!("it answered {status}"), |word| format!("it answered {status}, {word}"));
     Err(Trouble::Refused { what, why })
 }
 
@@ -457,14 +470,19 @@ mod tests {
         assert!([500, 502, 503, 408].into_iter().all(unanswered));
         assert_eq!(verdict(429, ""), Err(Trouble::Throttled(Some(Duration::from_secs(3)))));
         for (body, why) in [
-            (r#"{"typeKey":"VssPropertyValidationException"}"#, "it answered 400 Bad Request, VssPropertyValidationException"),
+            (
+                r#"{"typeKey":"VssPropertyValidationException"}"#,
+                "it answered 400 Bad Request, VssPropertyValidationException",
+            ),
             (r#"{"typeKey":"a canary, in words"}"#, "it answered 400 Bad Request"),
             ("canary", "it answered 400 Bad Request"),
         ] {
             assert_eq!(verdict(400, body), Err(Trouble::Refused { what: "x", why: why.into() }));
         }
         assert!(verdict(200, "").is_ok() && verdict(204, "").is_ok());
-        for (status, sign_in) in [(203, true), (302, true), (401, true), (403, true), (200, false), (404, false)] {
+        for (status, sign_in) in
+            [(203, true), (302, true), (401, true), (403, true), (200, false), (404, false)]
+        {
             assert_eq!(is_sign_in(StatusCode::from_u16(status).unwrap()), sign_in, "{status}");
         }
     }
@@ -479,7 +497,8 @@ mod tests {
             (r#""a canary, in words""#, Some("an error")),
             ("3", Some("an error")),
         ] {
-            let made: Made = parsed("x", format!(r#"{{"patToken":null,"patTokenError":{error}}}"#).as_bytes()).unwrap();
+            let made: Made =
+                parsed("x", format!(r#"{{"patToken":null,"patTokenError":{error}}}"#).as_bytes()).unwrap();
             assert_eq!(made.error().as_deref(), expected, "{error}");
         }
     }

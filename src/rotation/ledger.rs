@@ -177,7 +177,13 @@ mod tests {
         let one = ledger(folder.path(), "web");
         one.save(&State::new(&"web".into())).await.unwrap();
         let good = fs::read_to_string(one.path()).unwrap();
-        for text in ["", "{}", &good[..good.len() / 2], &good.replace("\"format\": 1", "\"format\": 2"), &good.replace("web", "docs")] {
+        for text in [
+            "",
+            "{}",
+            &good[..good.len() / 2],
+            &good.replace("\"format\": 1", "\"format\": 2"),
+            &good.replace("web", "docs"),
+        ] {
             fs::write(one.path(), text).unwrap();
             assert!(one.load().await.is_err(), "{text}");
         }

@@ -92,7 +92,13 @@ impl Machine {
                 state.lose(&rotation, (self.now)());
                 state.step = Step::Idle;
                 self.save(state).await?;
-                self.tell(&rotation, "lost", None, Some("nobody has the value of its token, if there is one")).await;
+                self.tell(
+                    &rotation,
+                    "lost",
+                    None,
+                    Some("nobody has the value of its token, if there is one"),
+                )
+                .await;
             }
             Step::Created(made) => {
                 // A write that was under way may still arrive.
@@ -224,13 +230,7 @@ impl Machine {
     }
 
     /// Revokes a token that is not to be used, and which the vault does not have.
-    async fn abandon(
-        &self,
-        state: &mut State,
-        entra: &Token,
-        made: &Made,
-        why: &str,
-    ) -> Result<(), Trouble> {
+    async fn abandon(&self, state: &mut State, entra: &Token, made: &Made, why: &str) -> Result<(), Trouble> {
         self.azure.revoke(&self.plan, entra, &made.authorization).await?;
         state.step = Step::Idle;
         self.save(state).await?;
@@ -243,7 +243,9 @@ impl Machine {
         let mut tries = 1;
         loop {
             let trouble = match self.azure.whose(&self.plan, value).await {
-                Ok(Whose::User(id)) if state.identity.as_ref().is_none_or(|known| *known == id) => return Ok(id),
+                Ok(Whose::User(id)) if state.identity.as_ref().is_none_or(|known| *known == id) => {
+                    return Ok(id);
+                }
                 Ok(Whose::User(_)) => {
                     let text = "the new token is another user's than the one in the vault; the Entra token has to be of \
                                 the user whose tokens these are";
@@ -352,7 +354,13 @@ impl Machine {
     }
 
     /// Puts a transition on record. It has happened: what can't be written now is written when the disk answers again.
-    async fn tell(&self, rotation: &str, step: &'static str, authorization: Option<&str>, detail: Option<&str>) {
+    async fn tell(
+        &self,
+        rotation: &str,
+        step: &'static str,
+        authorization: Option<&str>,
+        detail: Option<&str>,
+    ) {
         let credential = &self.plan.credential;
         tracing::info!(%credential, rotation, step, authorization, detail, "rotation");
         let event = Event::Rotation {

@@ -130,7 +130,10 @@ impl Record for Records {
                 let state = self.ledger.load().await.unwrap().unwrap();
                 let query = facts.query.as_deref().unwrap();
                 let current = state.current.map(|current| current.authorization.replace('-', "%2D"));
-                assert!(!current.is_some_and(|current| query.contains(&current)), "the one in use is revoked");
+                assert!(
+                    !current.is_some_and(|current| query.contains(&current)),
+                    "the one in use is revoked"
+                );
             }
             self.events.lock().unwrap().push(event);
             self.killer.point().await;
@@ -281,7 +284,8 @@ impl Lab {
 
     /// What must hold at every moment.
     async fn assert_access(&self, when: &str) {
-        let record = Arc::new(Records { killer: Arc::default(), ledger: self.ledger("none"), events: Arc::default() });
+        let record =
+            Arc::new(Records { killer: Arc::default(), ledger: self.ledger("none"), events: Arc::default() });
         let whose = self.azure(record).whose(&self.plan, &self.value().await).await.unwrap();
         assert!(matches!(whose, Whose::User(_)), "{when}: the vault's token does not work");
         let state = self.ledger("one").load().await.unwrap();
@@ -418,7 +422,9 @@ async fn killed_at_any_point_it_goes_on_and_access_is_never_lost() {
 async fn killed_again_while_it_goes_on_access_is_never_lost() {
     let lab = Lab::start();
     lab.turn().await;
-    for (first, second) in (0..70).step_by(3).flat_map(|first| (0..30).step_by(4).map(move |second| (first, second))) {
+    for (first, second) in
+        (0..70).step_by(3).flat_map(|first| (0..30).step_by(4).map(move |second| (first, second)))
+    {
         lab.pass(lab.plan.every);
         let when = format!("killed at points {first} and {second}");
         for point in [first, second] {
@@ -452,7 +458,11 @@ async fn what_azure_devops_refuses_leaves_nothing_behind() {
     let lab = Lab::start();
     let by = |mishap| (Method::POST, mishap);
     for (mishap, governance, why) in [
-        (None, Governance { no_creation: true, ..Governance::default() }, "disablePatCreationPolicyViolation"),
+        (
+            None,
+            Governance { no_creation: true, ..Governance::default() },
+            "disablePatCreationPolicyViolation",
+        ),
         (Some(by(Mishap::Throttled(7))), Governance::default(), "patience"),
         (Some(by(Mishap::Failing)), Governance::default(), "500"),
         (Some((Method::GET, Mishap::Failing)), Governance::default(), "500"),

@@ -146,7 +146,11 @@ impl State {
             Step::Idle | Step::Creating { .. } => None,
         };
         let retiring = self.retiring.iter().map(|retiring| &retiring.made);
-        under_way.into_iter().chain(&self.current).chain(retiring).any(|made| made.authorization == authorization)
+        under_way
+            .into_iter()
+            .chain(&self.current)
+            .chain(retiring)
+            .any(|made| made.authorization == authorization)
     }
 }
 

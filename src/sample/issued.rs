@@ -128,8 +128,7 @@ impl Register {
         let mut changed = tokens.clone();
         change(&mut changed);
         let written = changed.len() <= MOST
-            && serde_json::to_vec(&changed)
-                .is_ok_and(|json| folder::write(&self.file, 0o600, &json).is_ok());
+            && serde_json::to_vec(&changed).is_ok_and(|json| folder::write(&self.file, 0o600, &json).is_ok());
         if written {
             *tokens = changed;
         }

@@ -207,7 +207,8 @@ impl Site {
     #[expect(clippy::result_large_err, reason = "the answer, made once")]
     fn issued_to(&self, head: &Parts, organization: &str) -> Result<Identity, Response<Stream>> {
         let digest = identity::basic(&head.headers);
-        let standing = digest.map_or(Standing::Unknown, |digest| self.register.standing(digest, organization));
+        let standing =
+            digest.map_or(Standing::Unknown, |digest| self.register.standing(digest, organization));
         let why = match standing {
             Standing::Active => return Ok(Identity::Member),
             Standing::Unknown => return Ok(Identity::Unknown),

@@ -62,9 +62,11 @@ pub(super) async fn answer(
     let mishap = register.mishap(&head.method);
     let answer = match mishap {
         Some(Mishap::Throttled(seconds)) => throttled(seconds),
-        Some(Mishap::Failing) => {
-            answer::error(StatusCode::INTERNAL_SERVER_ERROR, "TeamFoundationServerException", "TF400898: An Internal Error Occurred.")
-        }
+        Some(Mishap::Failing) => answer::error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "TeamFoundationServerException",
+            "TF400898: An Internal Error Occurred.",
+        ),
         Some(Mishap::Unanswered) => {
             let mut answer = done(register, organization, head, body).await;
             answer.extensions_mut().insert(Garbled);
@@ -297,7 +299,9 @@ fn secret() -> Option<String> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let mut random = [0; 84];
     rand::fill(&mut random).ok()?;
-    let mut letters = random.iter().map(|byte| LETTERS.get(usize::from(*byte) % 62).map_or('A', |&letter| char::from(letter)));
+    let mut letters = random
+        .iter()
+        .map(|byte| LETTERS.get(usize::from(*byte) % 62).map_or('A', |&letter| char::from(letter)));
     let mut some = |count| letters.by_ref().take(count).collect::<String>();
     Some(format!("{}JQQJ99{}K{}AAAAAZDO{}", some(52), some(1), some(12), some(4)))
 }
@@ -306,10 +310,9 @@ fn uuid() -> String {
     let mut bytes = [0; 16];
     // Without randomness they are all the same, and the first is found.
     let _ = rand::fill(&mut bytes);
-    if let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes {
-        *version = *version & 0x0f | 0x40;
-        *variant = *variant & 0x3f | 0x80;
-    }
+    let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
+    *version = *version & 0x0f | 0x40;
+    *variant = *variant & 0x3f | 0x80;
     let text = hex(&bytes);
     let part = |range: std::ops::Range<usize>| text.get(range).unwrap_or_default().to_owned();
     [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")

@@ -240,6 +240,34 @@ impl Cache {
         self.held.get(&slot.id).await.is_some_and(|held| !held.token.is(used))
     }
 
+    /// See [`super::Vaults::refresh`].
+    pub(super) async fn refresh(self: &Arc<Self>, name: &str) -> Result<(), Arc<str>> {
+        let slot = self.slots.load().get(name).cloned();
+        let slot = slot.ok_or("the configuration does not have it any more")?;
+        let mut changes = slot.watch();
+        // Once for a read that began before, and may have seen what was there before; once for our own.
+        for _ in 0..2 {
+            let seen = slot.look(|condition| condition.reads);
+            let begin = self.begin(&slot, Purpose::Refresh);
+            if begin == Begin::TooSoon {
+                return Err("the vault failed a moment ago".into());
+            }
+            let ended = changes.wait_for(|condition| condition.reads > seen);
+            if timeout(slot.lifetime.deadline.saturating_add(GRACE), ended).await.is_err() {
+                return Err("the vault did not answer in time".into());
+            }
+            if begin == Begin::Mine {
+                break;
+            }
+        }
+        slot.look(|condition| condition.failure().map_or(Ok(()), |error| Err(error.to_string().into())))
+    }
+
+    /// What fingerprints are keyed with.
+    pub(super) fn fingerprint_key(&self) -> FingerprintKey {
+        self.key.clone()
+    }
+
     /// See [`super::Vaults::probe_once`].
     pub(super) async fn probe_once<F>(&self, credential: &Credential, used: &Token, probe: F) -> bool
     where

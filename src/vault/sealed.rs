@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::{
-    Fetch, Fetched, SecretSource, VaultError,
+    Fetch, Fetched, SecretSource, VaultError, Write,
     private::{self, Readers, Unread},
     token::{self, NoToken},
 };
@@ -121,6 +121,16 @@ impl SecretSource for Sealed {
         let (vault, name) = (self.clone(), secret.to_owned());
         let turns = Arc::clone(&self.turns);
         Box::pin(async move { private::aside(turns, move || vault.read(&name)).await? })
+    }
+
+    fn write<'a>(&'a self, secret: &'a str, value: &'a SecretString) -> Write<'a> {
+        let (vault, name, value) = (self.clone(), secret.to_owned(), value.clone());
+        let turns = Arc::clone(&self.turns);
+        Box::pin(async move {
+            let put = move || put(&vault.path, &vault.key, &name, &value).map_err(|error| trouble(&error));
+            private::aside(turns, put).await??;
+            Ok(None)
+        })
     }
 }
 

@@ -102,6 +102,7 @@ async fn a_test_says_how_a_secret_looks_and_records_the_read() {
             organizations: vec!["contoso".into()],
             owner: None,
             expires: None,
+            rotate: None,
         };
         let tried =
             try_credential(&vault, Duration::from_secs(5), &credential, &fingerprints, &journal).await;

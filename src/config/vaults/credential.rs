@@ -10,7 +10,7 @@ use super::{
         text::shown,
         units,
     },
-    Named, Vault, VaultSource, aws, azure, command, hashicorp, sealed,
+    Named, Rotate, Vault, VaultSource, aws, azure, command, hashicorp, rotate, sealed,
 };
 use crate::clock;
 
@@ -27,6 +27,8 @@ pub struct Credential {
     pub owner: Option<Arc<str>>,
     /// Known expiry, for warnings.
     pub expires: Option<jiff::Timestamp>,
+    /// How patgate makes it anew, where it does.
+    pub rotate: Option<Rotate>,
 }
 
 /// Where a credential comes from.
@@ -74,17 +76,24 @@ pub(in crate::config) fn credentials(
     base: &Base,
 ) -> Named<Arc<Credential>> {
     let named = root.named("credential").into_iter();
+    let has_state = !root.lacks("state");
     Named(
         named
             .map(|(name, item)| {
-                let credential = credential(&name, &item, vaults, base).map(Arc::new);
+                let credential = credential(&name, &item, vaults, base, has_state).map(Arc::new);
                 (name, credential)
             })
             .collect(),
     )
 }
 
-fn credential(name: &Arc<str>, item: &Item<'_>, vaults: &Named<Vault>, base: &Base) -> Option<Credential> {
+fn credential(
+    name: &Arc<str>,
+    item: &Item<'_>,
+    vaults: &Named<Vault>,
+    base: &Base,
+    has_state: bool,
+) -> Option<Credential> {
     let fields = item.table("write [credential.NAME] above its keys")?;
     let source = source(&fields, vaults, base);
     let organizations = fields
@@ -98,15 +107,17 @@ fn credential(name: &Arc<str>, item: &Item<'_>, vaults: &Named<Vault>, base: &Ba
         }
         Some(moment)
     });
+    let rotate = fields.optional("rotate").map(|item| {
+        if expires.is_some() {
+            item.problem("knows when its tokens end; leave expires out");
+        }
+        let (source, organizations) = (source.as_ref(), organizations.as_deref());
+        rotate::read(&item, &rotate::Around { name, source, organizations, vaults, base, has_state })
+    });
     fields.finish();
 
-    Some(Credential {
-        name: Arc::clone(name),
-        source: source?,
-        organizations: organizations?,
-        owner,
-        expires,
-    })
+    let (name, rotate) = (Arc::clone(name), rotate.map_or(Some(None), |rotate| rotate.map(Some))?);
+    Some(Credential { name, source: source?, organizations: organizations?, owner, expires, rotate })
 }
 
 fn source(fields: &Fields<'_>, vaults: &Named<Vault>, base: &Base) -> Option<CredentialSource> {
@@ -132,7 +143,7 @@ fn source(fields: &Fields<'_>, vaults: &Named<Vault>, base: &Base) -> Option<Cre
 }
 
 /// What the vault calls the secret. No message shows it: somebody may have written the secret itself.
-fn secret_name(item: &Item<'_>, vault: &Vault, base: &Base) -> Option<Arc<str>> {
+pub(super) fn secret_name(item: &Item<'_>, vault: &Vault, base: &Base) -> Option<Arc<str>> {
     let text = item.string()?;
     match &vault.source {
         VaultSource::Environment => {

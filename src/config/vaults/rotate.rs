@@ -53,7 +53,9 @@ pub(super) fn read(item: &Item<'_>, around: &Around<'_>) -> Option<Rotate> {
     let fields = item.table("write [credential.NAME.rotate] above its keys")?;
     let vault = fitting(item, around);
     if !around.has_state {
-        item.problem("needs a place to remember which tokens patgate made; write [state] with folder = \"state\"");
+        item.problem(
+            "needs a place to remember which tokens patgate made; write [state] with folder = \"state\"",
+        );
     }
     let entra = fields
         .required("auth", "write auth = { method = \"vault\", vault = \"NAME\", secret = \"…\" }")
@@ -75,7 +77,9 @@ pub(super) fn read(item: &Item<'_>, around: &Around<'_>) -> Option<Rotate> {
     if let (Some((every, _)), Some((valid_for, item)), (Some(grace), _)) = (&every, &valid_for, &grace)
         && *valid_for <= every.saturating_add(*grace)
     {
-        item.problem("is not longer than every and grace together, so a token would end before the next one is safe");
+        item.problem(
+            "is not longer than every and grace together, so a token would end before the next one is safe",
+        );
     }
     if let (Some((every, item)), true) = (&every, every.as_ref().is_some_and(|(every, _)| *every < HOUR)) {
         item.warning(format!("a token every {every:?} is for a lab; write 1d or more"));
@@ -106,7 +110,9 @@ fn fitting<'a>(item: &Item<'_>, around: &Around<'a>) -> Option<&'a Vault> {
     let name = match around.source? {
         CredentialSource::Vault { vault, .. } => vault,
         CredentialSource::Entra(_) => {
-            item.problem("is for personal access tokens; tokens of Entra are new by themselves: leave it out");
+            item.problem(
+                "is for personal access tokens; tokens of Entra are new by themselves: leave it out",
+            );
             return None;
         }
     };
@@ -131,7 +137,8 @@ fn fitting<'a>(item: &Item<'_>, around: &Around<'a>) -> Option<&'a Vault> {
 /// Where the user's Entra token comes from.
 fn auth(item: &Item<'_>, around: &Around<'_>) -> Option<(Arc<str>, Arc<str>)> {
     const METHODS: &[&str] = &["vault"];
-    const NOT_USERS: &[&str] = &["managed-identity", "workload-identity", "client-secret", "client-certificate"];
+    const NOT_USERS: &[&str] =
+        &["managed-identity", "workload-identity", "client-secret", "client-certificate"];
     let fields = item.table("write { method = \"vault\", vault = \"NAME\", secret = \"…\" }")?;
     let method = fields.required("method", "write method = \"vault\"");
     let is_known = method.as_ref().and_then(|method| match method.string()? {
@@ -147,10 +154,11 @@ fn auth(item: &Item<'_>, around: &Around<'_>) -> Option<(Arc<str>, Arc<str>)> {
     });
     // The keys of another method are not judged.
     is_known?;
-    let vault = fields.required("vault", "name the [vault.NAME] that gives a user's Entra token").and_then(|item| {
-        let name = item.string()?;
-        Some((Arc::<str>::from(name), around.vaults.find("vault", &item, name)))
-    });
+    let vault =
+        fields.required("vault", "name the [vault.NAME] that gives a user's Entra token").and_then(|item| {
+            let name = item.string()?;
+            Some((Arc::<str>::from(name), around.vaults.find("vault", &item, name)))
+        });
     let secret = fields.required("secret", "write what that vault calls the user's Entra token");
     fields.finish();
     let (vault, kind) = vault?;
@@ -191,11 +199,15 @@ fn scope(item: &Item<'_>) -> Option<Vec<Arc<str>>> {
     for item in item.array("name what the token may do, such as [\"vso.code\"]")? {
         let Some(text) = item.string() else { continue };
         let rest = text.strip_prefix("vso.").unwrap_or_default();
-        let is_scope = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphabetic() || b"._".contains(&byte));
+        let is_scope =
+            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphabetic() || b"._".contains(&byte));
         if text == "app_token" {
             item.problem("is every right of the user's; name what the token may do, such as vso.code");
         } else if !is_scope {
-            item.problem(format!("\"{}\" is no scope; write one such as vso.code or vso.packaging", shown(text)));
+            item.problem(format!(
+                "\"{}\" is no scope; write one such as vso.code or vso.packaging",
+                shown(text)
+            ));
         } else if found.iter().any(|known| **known == *text) {
             item.problem(format!("{text} stands here twice; keep one"));
         } else {

@@ -22,7 +22,9 @@ impl Machine {
         };
         let identity = match self.prove(state, &value).await {
             Ok(identity) => identity,
-            Err(Trouble::Found(why)) if state.failures >= REFUSALS => return self.spoilt(state, made, &why).await,
+            Err(Trouble::Found(why)) if state.failures >= REFUSALS => {
+                return self.spoilt(state, made, &why).await;
+            }
             Err(trouble) => return Err(trouble),
         };
         drop(value);

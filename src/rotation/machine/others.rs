@@ -16,7 +16,8 @@ impl Machine {
         listed: &[Listed],
     ) -> Result<bool, Trouble> {
         let now = (self.now)();
-        let theirs = listed.iter().filter(|token| self.is_theirs(state, token)).max_by_key(|token| token.since);
+        let theirs =
+            listed.iter().filter(|token| self.is_theirs(state, token)).max_by_key(|token| token.since);
         let Some(theirs) = theirs.filter(|token| later(token.since, self.plan.every) > now) else {
             return Ok(false);
         };
@@ -63,7 +64,9 @@ impl Machine {
 
     /// Whether another patgate asked for a token at the same time, and was first.
     pub(super) fn was_beaten(&self, made: &Made, before: &[Listed], after: &[Listed]) -> bool {
-        let Some(own) = after.iter().find(|token| token.authorization == made.authorization) else { return false };
+        let Some(own) = after.iter().find(|token| token.authorization == made.authorization) else {
+            return false;
+        };
         let is_new = |token: &&Listed| !before.iter().any(|known| known.authorization == token.authorization);
         let order = |token: &Listed| (token.since, token.authorization.clone());
         after

@@ -97,6 +97,7 @@ fn credential(secret: &str) -> Arc<Credential> {
         organizations: vec!["contoso".into()],
         owner: None,
         expires: None,
+        rotate: None,
     })
 }
 
