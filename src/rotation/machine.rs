@@ -102,7 +102,7 @@ impl Machine {
             }
             Step::Created(made) => {
                 // A write that was under way may still arrive.
-                sleep(self.plan.patience.vault).await;
+                sleep(self.plan.patience.settle).await;
                 if self.holds(state, &made).await?.is_some() {
                     state.step = Step::Written(made.clone());
                     self.save(state).await?;
@@ -160,7 +160,7 @@ impl Machine {
             return Err(trouble);
         }
         if let Err(trouble) = self.write(&value).await {
-            sleep(self.plan.patience.vault).await;
+            sleep(self.plan.patience.settle).await;
             if self.holds(state, &made).await?.is_none() {
                 self.abandon(state, &entra, &made, "the vault did not take it").await?;
                 return Err(trouble);

@@ -20,6 +20,8 @@ pub(super) struct Patience {
     pub(super) request: Duration,
     /// For one read or write of the vault.
     pub(super) vault: Duration,
+    /// For a write that nobody waits for any more to arrive, or not.
+    pub(super) settle: Duration,
     /// For the user's Entra token.
     pub(super) entra: Duration,
     /// Between two tries of the same step, while the new value is in memory.
@@ -61,6 +63,7 @@ impl Patience {
         Self {
             request: Duration::from_secs(30),
             vault,
+            settle: vault,
             entra,
             pause: (every / 100).clamp(Duration::from_millis(50), 5 * second),
             tries: 5,

@@ -83,9 +83,16 @@ impl Machine {
                     self.prove(state, &value).await?;
                     present = Some(value);
                 }
-                if let Some(why) = present.as_ref().and_then(|value| in_the_way(state, &made, value)) {
-                    self.postpone(state, &made, why).await?;
-                    continue;
+                match present.as_ref().map(|value| present_is(state, &made, value)) {
+                    Some(Present::This) => {
+                        self.put_back(state, made).await?;
+                        continue;
+                    }
+                    Some(Present::Unknown) => {
+                        self.postpone(state, &made).await?;
+                        continue;
+                    }
+                    Some(Present::Another) | None => {}
                 }
                 let entra = self.entra().await?;
                 self.azure.revoke(&self.plan, &entra, &made.authorization).await?;
@@ -98,24 +105,47 @@ impl Machine {
         Ok(())
     }
 
-    async fn postpone(&self, state: &mut State, made: &Made, why: &'static str) -> Result<(), Trouble> {
+    /// The vault's is the one in use, whoever wrote it there: it goes by its own time again.
+    async fn put_back(&self, state: &mut State, made: Made) -> Result<(), Trouble> {
+        let (rotation, authorization) = (made.rotation.clone(), made.authorization.clone());
+        state.retiring.retain(|retiring| retiring.made.authorization != authorization);
+        let before = state.current.replace(made);
+        state.retire(before, &self.plan, (self.now)());
+        self.save(state).await?;
+        let why = "somebody put it back into the vault";
+        tracing::warn!(credential = %self.plan.credential, token = authorization, "not revoked: {why}");
+        self.tell(&rotation, "put-back", Some(&authorization), Some(why)).await;
+        Ok(())
+    }
+
+    async fn postpone(&self, state: &mut State, made: &Made) -> Result<(), Trouble> {
         let after = later((self.now)(), self.plan.grace);
         for retiring in state.retiring.iter_mut().filter(|one| one.made.authorization == made.authorization) {
             retiring.after = after;
         }
         self.save(state).await?;
+        let why = "the vault may hold it";
         tracing::warn!(credential = %self.plan.credential, token = made.authorization, "not revoked: {why}");
         self.tell(&made.rotation, "postponed", Some(&made.authorization), Some(why)).await;
         Ok(())
     }
 }
 
-/// Why a token is not to be revoked, though its grace is over.
-fn in_the_way(state: &State, made: &Made, present: &SecretString) -> Option<&'static str> {
+/// What the vault holds, as seen from a token that is to be revoked.
+enum Present {
+    This,
+    Another,
+    /// Another patgate made it, so it is not known by its value.
+    Unknown,
+}
+
+fn present_is(state: &State, made: &Made, present: &SecretString) -> Present {
     let is = |made: &Made| made.mark.is_some() && made.mark == mark(&made.rotation, present).ok();
-    match &made.mark {
-        Some(_) => is(made).then_some("somebody put it back into the vault"),
-        // It can't be told from another but by one that is known.
-        None => (!state.current.as_ref().is_some_and(is)).then_some("the vault may hold it"),
+    if is(made) {
+        Present::This
+    } else if made.mark.is_some() || state.current.as_ref().is_some_and(is) {
+        Present::Another
+    } else {
+        Present::Unknown
     }
 }
