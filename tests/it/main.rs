@@ -31,4 +31,5 @@ mod readme;
 mod reference;
 mod reload;
 mod requests;
+mod rotate;
 mod start;

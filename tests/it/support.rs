@@ -35,6 +35,7 @@ pub struct Setup {
     limits: String,
     drain_delay: &'static str,
     audit: Option<PathBuf>,
+    prepare: Option<fn(&Path, &sample::Organization)>,
 }
 
 /// patgate and the sample organisation, running.
@@ -74,6 +75,7 @@ pub fn setup() -> Setup {
         limits: String::new(),
         drain_delay: "0s",
         audit: None,
+        prepare: None,
     }
 }
 
@@ -110,6 +112,12 @@ impl Setup {
         self
     }
 
+    /// Something that has to be in the folder, or with the sample organization, before patgate starts.
+    pub fn prepare(mut self, prepare: fn(&Path, &sample::Organization)) -> Self {
+        self.prepare = Some(prepare);
+        self
+    }
+
     pub fn start(self) -> TestProxy {
         let folder = tempfile::Builder::new().prefix("patgate-it-").tempdir().unwrap();
         let organization = sample::Organization::start(sample::Options {
@@ -127,6 +135,9 @@ impl Setup {
         write_private(&secret, PAT);
         if self.tls {
             certificate(folder.path());
+        }
+        if let Some(prepare) = self.prepare {
+            prepare(folder.path(), &organization);
         }
         let log = folder.path().join("patgate.log");
         let mut proxy = TestProxy {
@@ -180,7 +191,7 @@ reserve = "1MiB"
 drain-delay = "{drain_delay}"
 {limits}
 [upstream]
-addresses = {{ "dev.azure.com" = "{upstream}" }}
+addresses = {{ "dev.azure.com" = "{upstream}", "vssps.dev.azure.com" = "{upstream}" }}
 ca = "{ca}"
 
 [vault.files]
