@@ -211,15 +211,18 @@ impl Rotation {
     }
 }
 
+impl Standing {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(credential: &Arc<str>) -> Self {
+        let credential = Arc::clone(credential);
+        Self { credential, state: "unknown", expires: None, next: None, trouble: None }
+    }
+}
+
 impl Task {
     fn new(credential: &Arc<str>) -> Self {
-        let standing = Standing {
-            credential: Arc::clone(credential),
-            state: "unknown",
-            expires: None,
-            next: None,
-            trouble: None,
-        };
+        let standing = Standing::new(credential);
         Self {
             wake: Notify::new(),
             forced: AtomicBool::new(false),

@@ -77,10 +77,14 @@ pub(in crate::config) fn credentials(
 ) -> Named<Arc<Credential>> {
     let named = root.named("credential").into_iter();
     let has_state = !root.lacks("state");
+    let mut rotated = rotate::Taken::default();
     Named(
         named
             .map(|(name, item)| {
                 let credential = credential(&name, &item, vaults, base, has_state).map(Arc::new);
+                if let Some(credential) = &credential {
+                    rotated.take(&item, credential);
+                }
                 (name, credential)
             })
             .collect(),

@@ -10,7 +10,7 @@ use super::{
         text::shown,
         units,
     },
-    CredentialSource, Named, Vault, VaultSource, credential,
+    Credential, CredentialSource, Lifetime, Named, Vault, VaultSource, credential,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -81,16 +81,12 @@ pub(super) fn read(item: &Item<'_>, around: &Around<'_>) -> Option<Rotate> {
             "is not longer than every and grace together, so a token would end before the next one is safe",
         );
     }
-    if let (Some((every, item)), true) = (&every, every.as_ref().is_some_and(|(every, _)| *every < HOUR)) {
-        item.warning(format!("a token every {every:?} is for a lab; write 1d or more"));
+    if let Some((length, item)) = every.as_ref().filter(|(every, _)| *every < HOUR) {
+        let length = units::written(length.as_millis());
+        item.warning(format!("a new token every {length} is for a lab; write 1d or more"));
     }
-    if let (Some(refresh), (Some(length), at)) = (vault.map(|vault| vault.lifetime.refresh), &grace)
-        && *length < refresh
-    {
-        at.as_ref().unwrap_or(item).problem(format!(
-            "is shorter than the vault's refresh ({refresh:?}), so a token would be revoked that is still in use; write at \
-             least that"
-        ));
+    if let (Some(vault), (Some(length), at)) = (vault, &grace) {
+        suffices(at.as_ref().unwrap_or(item), *length, vault.lifetime);
     }
     let (vault, secret) = entra?;
     Some(Rotate {
@@ -103,6 +99,49 @@ pub(super) fn read(item: &Item<'_>, around: &Around<'_>) -> Option<Rotate> {
         scope: scope?,
         name: name?,
     })
+}
+
+/// Whether a grace is long enough for whoever still has the token from the vault.
+fn suffices(item: &Item<'_>, grace: Duration, lifetime: Lifetime) {
+    let refresh = units::written(lifetime.refresh.as_millis());
+    let longest = lifetime.refresh.saturating_add(lifetime.stale_for);
+    if grace < lifetime.refresh {
+        item.problem(format!(
+            "is shorter than the vault's refresh, so a token would be revoked that is still in use; write {refresh} or more"
+        ));
+    } else if grace < longest {
+        item.warning(format!(
+            "is shorter than the vault's refresh and stale-for together: another patgate that can't read the vault may use a \
+             token that is revoked; write {} or more",
+            units::written(longest.as_millis())
+        ));
+    }
+}
+
+/// What is rotated so far: two rotations of the same would revoke each other's tokens.
+#[derive(Default)]
+pub(super) struct Taken(Vec<(Arc<str>, CredentialSource, Rotate)>);
+
+impl Taken {
+    /// Takes one more.
+    pub(super) fn take(&mut self, item: &Item<'_>, credential: &Credential) {
+        let Some(rotate) = &credential.rotate else { return };
+        let tokens = |rotate: &Rotate| (Arc::clone(&rotate.organization), Arc::clone(&rotate.name));
+        for (other, source, taken) in &self.0 {
+            if *source == credential.source {
+                item.problem(format!(
+                    "rotates the same secret as \"{}\"; let one of them do it",
+                    shown(other)
+                ));
+            } else if tokens(taken) == tokens(rotate) {
+                item.problem(format!(
+                    "rotates tokens of the same name as \"{}\"; write another name in rotate",
+                    shown(other)
+                ));
+            }
+        }
+        self.0.push((Arc::clone(&credential.name), credential.source.clone(), rotate.clone()));
+    }
 }
 
 /// The credential's vault, which patgate has to be able to write to.
