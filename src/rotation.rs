@@ -18,6 +18,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -29,7 +30,7 @@ use crate::{
     audit::Audit,
     clock,
     config::Config,
-    vault::{Vaults, trial::Record},
+    vault::{SecretSource, Vaults, trial::Record},
 };
 
 mod azure;
@@ -93,6 +94,9 @@ struct Inner {
 /// One rotation's task.
 struct Running {
     plan: Arc<Plan>,
+    /// The vault, and what gives the Entra token.
+    sources: [Arc<dyn SecretSource>; 2],
+    ca: Option<Vec<CertificateDer<'static>>>,
     task: Arc<Task>,
     handle: JoinHandle<()>,
 }
@@ -130,9 +134,11 @@ impl Rotation {
         let mut new = Vec::new();
         let mut running = locked(&self.0.running);
         let mut kept = Vec::new();
+        let ca = config.upstream.ca.as_ref().map(|(_, certificates)| certificates.clone());
         for credential in config.credentials.values() {
             let Some(plan) = Plan::new(config, credential) else { continue };
-            if running.get(&plan.credential).is_some_and(|running| *running.plan == plan) {
+            let before = running.get(&plan.credential);
+            if before.is_some_and(|before| before.ca == ca && before.is(&plan, &self.0.vaults)) {
                 kept.push(Arc::clone(&plan.credential));
                 continue;
             }
@@ -152,8 +158,10 @@ impl Rotation {
             let plan = Arc::clone(&machine.plan);
             let task = Arc::new(Task::new(&plan.credential));
             let life = self.0.stopping.subscribe();
+            let sources = [Arc::clone(&machine.vault), Arc::clone(&machine.entra)];
             let handle = self.0.control.spawn(run(Arc::clone(&task), machine, ledger, life));
-            running.insert(Arc::clone(&plan.credential), Running { plan, task, handle });
+            let name = Arc::clone(&plan.credential);
+            running.insert(name, Running { plan, sources, ca: ca.clone(), task, handle });
         }
         Ok(())
     }
@@ -208,6 +216,17 @@ impl Rotation {
         if timeout(STOPPING, ends).await.is_err() {
             tracing::warn!("a rotation is cut; it goes on at the next start");
         }
+    }
+}
+
+impl Running {
+    /// Whether another configuration means the same in every detail.
+    fn is(&self, plan: &Plan, vaults: &Vaults) -> bool {
+        let [vault, entra] = &self.sources;
+        let is = |source: &Arc<dyn SecretSource>, name| {
+            vaults.source(name).is_some_and(|other| Arc::ptr_eq(source, &other))
+        };
+        *self.plan == *plan && is(vault, &plan.vault) && is(entra, &plan.entra.0)
     }
 }
 

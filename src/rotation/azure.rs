@@ -368,15 +368,16 @@ fn success(
     if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
         return Err(Trouble::Unanswered { what, why: format!("it answered {status}") });
     }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Error {
-        type_key: String,
-    }
     let word = serde_json::from_slice::<Error>(&body).ok().and_then(|error| word(&error.type_key));
     let why =
         word.map_or_else(|| format!("it answered {status}"), |word| format!("it answered {status}, {word}"));
     Err(Trouble::Refused { what, why })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Error {
+    type_key: String,
 }
 
 /// A word of Azure DevOps' for an error; anything else is not shown.

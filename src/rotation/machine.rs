@@ -50,7 +50,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Does what is due, and gives the state after it. `forced`: a new token is due.
+    /// Does what is due, and gives the state after it. `forced`: a new token is due, and after a failure still is.
     ///
     /// # Errors
     /// The state can't be read: nothing was done. Any other failure stands in the state.
@@ -62,8 +62,9 @@ impl Machine {
             return Ok(state);
         }
         state.not_before = None;
+        state.asked |= forced;
         let failures = state.failures;
-        match self.advance(&mut state, forced).await {
+        match self.advance(&mut state).await {
             Ok(()) => {
                 (state.failures, state.trouble) = (0, None);
                 if failures > 0 {
@@ -75,11 +76,11 @@ impl Machine {
         Ok(state)
     }
 
-    async fn advance(&self, state: &mut State, forced: bool) -> Result<(), Trouble> {
+    async fn advance(&self, state: &mut State) -> Result<(), Trouble> {
         self.recover(state).await?;
         let retired = self.retire(state).await;
-        if forced || state.due(&self.plan).is_none_or(|due| due <= (self.now)()) {
-            self.rotate(state, forced).await?;
+        if state.due(&self.plan).is_none_or(|due| due <= (self.now)()) {
+            self.rotate(state).await?;
         }
         retired
     }
@@ -140,11 +141,11 @@ impl Machine {
     }
 
     /// From no new token to one in use.
-    async fn rotate(&self, state: &mut State, forced: bool) -> Result<(), Trouble> {
+    async fn rotate(&self, state: &mut State) -> Result<(), Trouble> {
         let entra = self.entra().await?;
         let listed = self.azure.list(&self.plan, &entra).await?;
         self.sweep(state, &entra, &listed).await?;
-        if !forced && self.is_left_to_others(state, &listed).await? {
+        if !state.asked && self.is_left_to_others(state, &listed).await? {
             return Ok(());
         }
         self.know_the_user(state).await?;

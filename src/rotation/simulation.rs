@@ -311,7 +311,7 @@ impl Lab {
     async fn assert_at_rest(&self, state: &State, when: &str) {
         let current = state.current.as_ref().unwrap();
         assert_eq!((&state.step, state.trouble.as_deref()), (&Step::Idle, None), "{when}");
-        assert_eq!(self.active(), [current.authorization.clone()], "{when}: {state:#?} {:?}", self.steps());
+        assert_eq!(self.active(), std::slice::from_ref(&current.authorization), "{when}: {:?}", self.steps());
         let held = mark(&current.rotation, &self.value().await).unwrap();
         assert_eq!(current.mark.as_ref(), Some(&held), "{when}: the vault holds it");
         assert!(state.retiring.is_empty() && state.lost.is_empty(), "{when}: {state:?}");
@@ -509,7 +509,7 @@ async fn a_vault_that_does_not_take_the_token_keeps_the_one_it_has() {
     *lab.writes.lock().unwrap() = Writes::Failing;
     let state = lab.turn().await;
     assert_eq!((&state.step, state.current.as_ref()), (&Step::Idle, Some(&first)));
-    assert_eq!(lab.active(), [first.authorization.clone()], "the new one is revoked");
+    assert_eq!(lab.active(), std::slice::from_ref(&first.authorization), "the new one is revoked");
     lab.assert_access("nothing was written").await;
 
     *lab.writes.lock().unwrap() = Writes::Unanswered;
@@ -574,6 +574,42 @@ async fn two_patgates_with_one_vault_make_one_token() {
         two.turn(false).await.unwrap();
         lab.assert_access(&format!("round {round}, after the grace")).await;
     }
+}
+
+#[tokio::test]
+async fn two_patgates_that_take_turns_follow_each_other() {
+    let mut lab = Lab::start();
+    let mut plan = Plan::clone(&lab.plan);
+    (plan.every, plan.grace, plan.patience.lease) =
+        (Duration::from_millis(600), Duration::from_millis(300), Duration::from_millis(100));
+    lab.plan = Arc::new(plan);
+    let machines = ["one", "two"].map(|instance| lab.machine(instance, &Arc::default()));
+    let made = |lab: &Lab| lab.steps().into_iter().filter(|step| *step == "in-use").count();
+    let patience = later(now(), Duration::from_secs(60));
+    while made(&lab) < 8 {
+        assert!(now() < patience, "{:?}", lab.steps());
+        for machine in &machines {
+            let state = machine.turn(false).await.unwrap();
+            assert_eq!(state.trouble, None);
+        }
+        lab.assert_access("in turns").await;
+        assert!(lab.active().len() <= 4, "{:?}", lab.steps());
+    }
+    assert!(lab.steps().contains(&"adopted"));
+}
+
+#[tokio::test]
+async fn one_that_is_asked_for_is_made_however_often_it_fails_first() {
+    let lab = Lab::start();
+    let first = lab.turn().await.current;
+    lab.organization.befall(Some((Method::POST, Mishap::Failing)));
+    let state = lab.machine("one", &Arc::default()).turn(true).await.unwrap();
+    assert_eq!((state.failures, &state.current), (1, &first));
+    lab.organization.befall(None);
+    lab.pass(lab.plan.patience.after_failure.1);
+    let state = lab.turn().await;
+    assert_ne!(state.current, first);
+    assert_eq!(lab.turn().await.current, state.current, "once is enough");
 }
 
 #[tokio::test]

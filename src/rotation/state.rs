@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) retiring: Vec<Retiring>,
     /// Rotations whose token, if there is one, nobody has the value of.
     pub(super) lost: Vec<Lost>,
+    /// Somebody asks for a new token before its time.
+    pub(super) asked: bool,
     /// Failures in a row.
     pub(super) failures: u32,
     /// No attempt before.
@@ -100,16 +102,17 @@ impl State {
             current: None,
             retiring: Vec::new(),
             lost: Vec::new(),
+            asked: false,
             failures: 0,
             not_before: None,
             trouble: None,
         }
     }
 
-    /// When the next token is due; `None`: at once. A token that was made shorter than it was asked for is replaced in
+    /// When the next token is due; `None`: at once, for there is none, or somebody asks. A token that was made shorter than it was asked for is replaced in
     /// time all the same.
     pub(super) fn due(&self, plan: &Plan) -> Option<Timestamp> {
-        let current = self.current.as_ref()?;
+        let current = self.current.as_ref().filter(|_| !self.asked)?;
         // Whoever made the one in use makes the next one too, if he is still there.
         let turn = if current.mark.is_some() { Duration::ZERO } else { plan.patience.lease };
         let regular = later(current.since, plan.every.saturating_add(turn));

@@ -31,6 +31,7 @@ impl Machine {
         let before = state.current.replace(made.clone());
         state.retire(before, &self.plan, (self.now)());
         state.identity = Some(identity);
+        state.asked = false;
         state.step = Step::Idle;
         self.save(state).await?;
         (self.refresh)().await;

@@ -55,7 +55,8 @@ impl Machine {
             since: theirs.since,
             until: theirs.until,
         });
-        state.retire(before, &self.plan, (self.now)());
+        // Whoever made one revokes it.
+        state.retire(before.filter(|before| before.mark.is_some()), &self.plan, (self.now)());
         self.save(state).await?;
         (self.refresh)().await;
         self.tell(&rotation, "adopted", Some(&theirs.authorization), Some("another patgate made it")).await;
