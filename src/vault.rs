@@ -28,6 +28,7 @@ use crate::{
 
 pub(crate) mod backoff;
 mod cache;
+mod choice;
 #[cfg(test)]
 mod contract;
 pub mod environment;
@@ -40,6 +41,7 @@ mod slot;
 pub mod token;
 pub(crate) mod trial;
 
+pub use choice::Chosen;
 pub(crate) use private::without_line_end;
 pub use token::{FingerprintKey, Scheme, Token};
 

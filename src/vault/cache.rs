@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,7 +22,9 @@ use tokio::{
 };
 
 use super::{
-    FingerprintKey, Got, SecretSource, Token, VaultError, fetch_token,
+    FingerprintKey, Got, SecretSource, Token, VaultError,
+    choice::Budget,
+    fetch_token,
     slot::{Begin, Care, Doubt, Purpose, Slot},
 };
 use crate::{
@@ -112,6 +114,7 @@ pub(super) struct Cache {
     record: Box<dyn Record>,
     key: FingerprintKey,
     ids: AtomicU64,
+    turns: AtomicUsize,
 }
 
 impl Cache {
@@ -122,8 +125,8 @@ impl Cache {
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(Keep)
             .build();
-        let (slots, ids) = (ArcSwap::default(), AtomicU64::new(0));
-        let cache = Arc::new(Self { held, slots, control, record, key, ids });
+        let (slots, ids, turns) = (ArcSwap::default(), AtomicU64::new(0), AtomicUsize::new(0));
+        let cache = Arc::new(Self { held, slots, control, record, key, ids, turns });
         cache.control.spawn(look_after(Arc::downgrade(&cache)));
         cache
     }
@@ -286,6 +289,21 @@ impl Cache {
         let sorted: BTreeMap<_, _> =
             slots.iter().map(|(name, slot)| (Arc::clone(name), slot.health(now))).collect();
         sorted.into_iter().collect()
+    }
+
+    /// Whether a request that takes this credential now is likely to get a value.
+    pub(super) fn is_usable(&self, credential: &Credential) -> bool {
+        self.slot(credential).is_some_and(|slot| slot.is_usable())
+    }
+
+    /// Looks at a credential's budget, if it has a place.
+    pub(super) fn budget<T>(&self, credential: &Credential, at: impl FnOnce(&Budget) -> T) -> Option<T> {
+        self.slot(credential).map(|slot| at(&slot.budget))
+    }
+
+    /// A number that is another each time, so that equals take turns.
+    pub(super) fn turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed)
     }
 
     fn slot(&self, credential: &Credential) -> Option<Arc<Slot>> {

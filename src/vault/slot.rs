@@ -13,8 +13,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{SecretSource, Token, VaultError, backoff::Backoff, probe::Probe};
-use crate::config::{Credential, Lifetime};
+use super::{SecretSource, Token, VaultError, backoff::Backoff, choice::Budget, probe::Probe};
+use crate::{
+    clock,
+    config::{Credential, Lifetime},
+};
 
 /// After a failure of the vault.
 const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
@@ -137,6 +140,7 @@ pub(super) struct Slot {
     pub(super) source: Arc<dyn SecretSource>,
     pub(super) lifetime: Lifetime,
     pub(super) probe: Probe,
+    pub(super) budget: Budget,
     condition: watch::Sender<Condition>,
     used: AtomicBool,
 }
@@ -149,8 +153,8 @@ impl Slot {
         lifetime: Lifetime,
     ) -> Self {
         let condition = watch::Sender::new(Condition::default());
-        let (probe, used) = (Probe::default(), AtomicBool::new(false));
-        Self { id, credential, source, lifetime, probe, condition, used }
+        let (probe, budget, used) = (Probe::default(), Budget::new(clock::now()), AtomicBool::new(false));
+        Self { id, credential, source, lifetime, probe, budget, condition, used }
     }
 
     /// Whether another configuration means the same secret.
@@ -282,6 +286,13 @@ impl Slot {
             } else {
                 Care::Nothing
             }
+        })
+    }
+
+    /// Whether a request that takes it now is likely to get a value.
+    pub(super) fn is_usable(&self) -> bool {
+        self.look(|condition| {
+            condition.rejected.is_none() && (condition.good.is_some() || condition.failure.is_none())
         })
     }
 
