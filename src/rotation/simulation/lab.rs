@@ -43,7 +43,6 @@ pub(super) const BY_HAND: &str = "made-by-hand";
 pub(super) struct Killer {
     pub(super) left: AtomicI64,
     pub(super) armed: AtomicBool,
-    pub(super) dead: AtomicBool,
     pub(super) killed: Notify,
 }
 
@@ -54,7 +53,6 @@ impl Killer {
 
     pub(super) async fn point(&self) {
         if self.armed.load(Ordering::SeqCst) && self.left.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            self.dead.store(true, Ordering::SeqCst);
             self.killed.notify_one();
             pending::<()>().await;
         }
