@@ -107,6 +107,13 @@ fn state(proxy: &TestProxy) -> Value {
     serde_json::from_slice(&text).unwrap()
 }
 
+/// The step that stands on disk.
+fn under_way(proxy: &TestProxy) -> Option<String> {
+    let text = fs::read(proxy.path("state/rotation/rotated.json")).ok()?;
+    let state: Value = serde_json::from_slice(&text).ok()?;
+    Some(state["step"]["is"].as_str()?.to_owned())
+}
+
 #[test]
 fn rotated_ten_times_under_load_no_client_sees_an_error() {
     let mut proxy = rotating("1s", "1s").start();
@@ -146,10 +153,15 @@ fn rotated_ten_times_under_load_no_client_sees_an_error() {
 #[test]
 fn killed_ten_times_while_it_rotates_access_is_never_lost() {
     let mut proxy = rotating("1s", "500ms").start();
-    for round in 0_u64..10 {
+    for round in 0..10 {
         let load = Load::start(proxy.address, 2);
-        // Rotations take their course meanwhile; where they are when this is over depends on everything.
-        load.wait_for(40 + round * 97 % 350);
+        let step = ["creating", "created", "written"][round % 3];
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // Each takes milliseconds; where it is when the process is gone depends on everything.
+        while under_way(&proxy).as_deref() != Some(step) {
+            assert!(Instant::now() < deadline, "never {step}:\n{}", proxy.log());
+            thread::sleep(Duration::from_micros(200));
+        }
         proxy.kill();
         load.end();
         proxy.launch();
@@ -174,6 +186,15 @@ fn killed_ten_times_while_it_rotates_access_is_never_lost() {
     let seen = proxy.organization().seen();
     let seen = seen.iter().filter(|seen| seen.target.contains("/_apis/tokens/pats")).count();
     assert!(seen <= calls, "{seen} calls with {calls} intents");
+    let of = |step| steps(&records, step).count();
+    assert!(of("lost") + of("abandoned") > 0, "no kill came in the middle");
+    let unknown = records.iter().filter(|record| record["ending"] == "unknown").count();
+    println!(
+        "{} in use; {} lost and {} abandoned on the way; {unknown} calls and requests cut",
+        of("in-use"),
+        of("lost"),
+        of("abandoned")
+    );
 }
 
 #[test]
