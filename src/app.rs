@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{self, Parts},
     policy::Policy,
+    rotation::Rotation,
     state::State,
     upstream::{Roots, Upstream},
     vault::Vaults,
@@ -113,11 +114,13 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let vaults =
         Vaults::open(&snapshot.config, audit.clone(), control.handle().clone()).map_err(StartError::Vault)?;
+    let rotation = Rotation::new(vaults.clone(), audit.clone(), control.handle().clone());
     let (counts, life) = (Arc::<Counts>::default(), watch::Sender::new(Life::Serving));
     let shown = Arc::new(Shown {
         metrics: Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))),
         audit: audit.clone(),
         vaults: vaults.clone(),
+        rotation: rotation.clone(),
         counts: Arc::clone(&counts),
         life: life.subscribe(),
     });
@@ -130,7 +133,7 @@ pub fn run(path: &Path, started: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         Some(socket) => Some((Socket::open(&socket.path, socket.is_shared(), overlap)?, socket.admins)),
         None => None,
     };
-    let house = House { snapshot, audit, vaults, counts, life, shown, credentials };
+    let house = House { snapshot, audit, vaults, rotation, counts, life, shown, credentials };
     let listening: Vec<_> = bound.iter().map(|bound| bound.address).collect();
     let ended = control
         .block_on(house.live(bound, Doors { admin, socket: &socket }, watched, || started(&listening)));
@@ -156,6 +159,7 @@ struct House {
     snapshot: Arc<ArcSwap<Snapshot>>,
     audit: Audit,
     vaults: Vaults,
+    rotation: Rotation,
     counts: Arc<Counts>,
     life: watch::Sender<Life>,
     shown: Arc<Shown>,
@@ -187,11 +191,17 @@ impl House {
             .event(Event::Start { version: env!("CARGO_PKG_VERSION"), policy: label, listeners })
             .await?;
         let workers = self.hire(bound)?;
+        self.rotation.reconfigure(&self.snapshot.load().config).map_err(StartError::Rotation)?;
         self.open(doors)?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         started();
 
         let reason = self.serve_until_told(&mut signals, watched).await;
+        // A successor may rotate from now on.
+        let turns_end = tokio::spawn({
+            let rotation = self.rotation.clone();
+            async move { rotation.stop().await }
+        });
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         let (delay, drain) = {
             let limits = &self.snapshot.load().config.limits;
@@ -216,6 +226,7 @@ impl House {
                 let _ = all_gone.await;
             }
         }
+        let _ = turns_end.await;
         self.audit.event(Event::Stop { reason }).await?;
         Ok(())
     }
@@ -331,6 +342,9 @@ impl House {
             Ok(snapshot) => {
                 let policy = snapshot.name();
                 tracing::info!(generation, policy = &*policy, "a new configuration is in force");
+                if let Err(why) = self.rotation.reconfigure(&snapshot.config) {
+                    tracing::error!("rotations go on as before: {why}");
+                }
                 self.snapshot.store(Arc::new(snapshot));
                 self.shown.metrics.configured(generation);
                 self.shown.metrics.reloaded(true);

@@ -41,7 +41,7 @@ pub mod verify;
 mod writer;
 
 pub use entry::Entry;
-pub use lane::Lane;
+pub use lane::{Lane, request_id};
 
 /// What is known of a request. Steps fill it in as they learn it.
 #[derive(Clone, Debug, Default)]
@@ -168,6 +168,52 @@ pub enum Event {
         /// What came of it.
         outcome: &'static str,
     },
+    /// A vault was, or is about to be, written to.
+    VaultWrite {
+        /// The vault's name.
+        vault: Arc<str>,
+        /// The credential's name.
+        credential: Arc<str>,
+        /// The version that was written, as the vault calls it.
+        version: Option<Arc<str>>,
+        /// What for: `rotate`.
+        purpose: &'static str,
+        /// `intended`, and then what came of it.
+        outcome: &'static str,
+    },
+    /// patgate is about to call Azure DevOps for no single request.
+    Intent {
+        /// Of this call: [`request_id`].
+        id: Box<str>,
+        /// What for: `rotate`.
+        purpose: &'static str,
+        /// What is known of the call.
+        facts: Box<Facts>,
+    },
+    /// Such a call has ended.
+    Outcome {
+        /// As its intent's.
+        id: Box<str>,
+        /// What is known of the call.
+        facts: Box<Facts>,
+        /// How it ended.
+        ending: Ending,
+        /// How long it took.
+        micros: u64,
+    },
+    /// The rotation of a credential came a step further.
+    Rotation {
+        /// The credential's name.
+        credential: Arc<str>,
+        /// The rotation's id.
+        rotation: Box<str>,
+        /// What happened.
+        step: &'static str,
+        /// Azure DevOps' id of the token it is about.
+        authorization: Option<Box<str>>,
+        /// Detail for the operator.
+        detail: Option<Box<str>>,
+    },
     /// Azure DevOps refused a credential.
     CredentialRejected {
         /// The credential's name.
@@ -217,6 +263,10 @@ impl Event {
             Self::Configured { .. } => "configured",
             Self::ConfigurationRefused { .. } => "configuration-refused",
             Self::VaultRead { .. } => "vault-read",
+            Self::VaultWrite { .. } => "vault-write",
+            Self::Intent { .. } => "intent",
+            Self::Outcome { .. } => "outcome",
+            Self::Rotation { .. } => "rotation",
             Self::CredentialRejected { .. } => "credential-rejected",
             Self::CredentialPrevious { .. } => "credential-previous",
             Self::Operation { .. } => "operation",

@@ -52,7 +52,7 @@ pub(crate) use vaults::path_and_field;
 pub use vaults::{
     AwsSecretsManager, AzureKeyVault, ClientIdentity, CommandFormat, CommandVault, Credential,
     CredentialSource, Entra, FileVault, Hashicorp, HashicorpAuth, Identity, IdentityMethod, Kv, Lifetime,
-    ReadableBy, Sealed, SealedKey, Trust, Vault, VaultSource,
+    ReadableBy, Rotate, Sealed, SealedKey, Trust, Vault, VaultSource,
 };
 
 /// One whole configuration: the main file and all that it includes.
@@ -73,7 +73,7 @@ pub struct Config {
     pub listeners: Vec<Arc<Listen>>,
     /// Health and metrics, and the socket for operators.
     pub admin: Option<Admin>,
-    /// The folder of what operators change while patgate runs. Absent: it ends with the process.
+    /// The folder of what has to be remembered over a restart. Absent: what operators change ends with the process.
     pub state: Option<PathBuf>,
     /// The record.
     pub audit: Audit,

@@ -15,6 +15,7 @@ use prometheus_client::{
 use crate::{
     audit::{Ending, Statistics},
     refusal::Refusal,
+    rotation,
     vault::{Health, State},
 };
 
@@ -47,6 +48,7 @@ pub struct Metrics {
     credential_states: Family<Vec<(&'static str, String)>, Gauge>,
     credentials_since: Family<Vec<(&'static str, String)>, Gauge>,
     credentials_expire: Family<Vec<(&'static str, String)>, Gauge>,
+    rotations: Family<Vec<(&'static str, String)>, Gauge>,
     generation: Gauge,
     state: Gauge,
     reloads: Counter,
@@ -126,6 +128,7 @@ impl Metrics {
                 "credential_expires_timestamp_seconds",
                 "When a credential expires, as Unix time, where that is known",
             ),
+            rotations: credential(r, "rotation_state", "1 for the state that a credential's rotation is in"),
             generation: gauge(r, "configuration_generation", "The configuration in force, counted from 1"),
             state: gauge(r, "state_version", "What operators changed, counted from 0"),
             reloads: result("ok"),
@@ -206,6 +209,17 @@ impl Metrics {
             self.credentials_since.get_or_create(&name).set(since.as_second());
             if let Some(expires) = expires {
                 self.credentials_expire.get_or_create(&name).set(expires.as_second());
+            }
+        }
+    }
+
+    /// How far all rotations have come, by [`rotation::STATES`]. Others than these are forgotten.
+    pub fn rotations(&self, standing: &[rotation::Standing]) {
+        self.rotations.clear();
+        for one in standing {
+            for known in rotation::STATES {
+                let labels = vec![("credential", one.credential.to_string()), ("state", known.to_owned())];
+                self.rotations.get_or_create(&labels).set((known == one.state).into());
             }
         }
     }

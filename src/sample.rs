@@ -11,7 +11,8 @@
 //! [`Organization::behave`].
 //!
 //! # In its folder
-//! `ca.pem` (the authority to trust), `server.pem`, `server.key`, `pat.sha256`, `address`, and
+//! `ca.pem` (the authority to trust), `server.pem`, `server.key`, `pat.sha256`, `issued.json` (digests
+//! of the tokens that it issued), `address`, and
 //! `repositories/{project}/{repository}.git`: any bare repository put there is served.
 
 use std::{
@@ -31,14 +32,17 @@ pub mod certificate;
 mod folder;
 mod git;
 mod identity;
+pub mod issued;
 mod on_request;
 mod repository;
 pub mod seen;
 mod server;
 pub mod site;
+mod tokens;
 
 pub use behaviour::Behaviour;
 pub use folder::{Folder, LAST_ADDRESS};
+pub use issued::{Governance, Issued, Mishap, Standing};
 pub use repository::create as create_repository;
 pub use seen::Seen;
 
@@ -109,7 +113,9 @@ impl Organization {
         let address = listener.local_addr().map_err(at)?;
         folder.remember(address)?;
 
-        let site = Arc::new(site::Site::new(options.organizations, folder.repositories(), backend, digest));
+        let register = issued::Register::open(folder.issued())?;
+        let repositories = folder.repositories();
+        let site = Arc::new(site::Site::new(options.organizations, repositories, backend, digest, register));
         let (stop, stopped) = watch::channel(false);
         let served = Arc::clone(&site);
         let thread = std::thread::Builder::new()
@@ -147,6 +153,28 @@ impl Organization {
     /// takes none.
     pub fn accept_entra(&self, tokens: &[&str]) {
         self.site.accept_entra(tokens);
+    }
+
+    /// From now on takes this token of Entra, besides those it takes already, for what a user does with his own tokens.
+    /// It is forgotten when the organisation stops.
+    pub fn accept_user(&self, token: &str) {
+        self.site.register().accept_user(token);
+    }
+
+    /// The tokens it issued, oldest first.
+    #[must_use]
+    pub fn issued(&self) -> Vec<Issued> {
+        self.site.register().all()
+    }
+
+    /// What its administrators allow from now on.
+    pub fn govern(&self, governance: Governance) {
+        self.site.register().govern(governance);
+    }
+
+    /// What goes wrong from now on with requests of a method to the tokens' API; `None`: nothing.
+    pub fn befall(&self, mishap: Option<(http::Method, Mishap)>) {
+        self.site.register().fall(mishap);
     }
 
     /// Behaves like this from the next request on.

@@ -31,7 +31,7 @@ pub mod aws_secrets_manager;
 #[cfg(test)]
 mod azure;
 mod azure_key_vault;
-mod backoff;
+pub(crate) mod backoff;
 mod breaker;
 mod cache;
 mod choice;
@@ -296,6 +296,17 @@ impl Vaults {
         Ok(())
     }
 
+    /// What reads and writes a vault of the configuration, past the cache.
+    pub(crate) fn source(&self, vault: &str) -> Option<Arc<dyn SecretSource>> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.vaults.get(vault).map(|(_, source)| Arc::clone(source))
+    }
+
+    /// What fingerprints of this process are keyed with.
+    pub(crate) fn fingerprint_key(&self) -> FingerprintKey {
+        self.cache.fingerprint_key()
+    }
+
     /// Azure DevOps refused `used`: read the vault again, once. `true` if there is another value now, so that a
     /// retry makes sense: what the vault gives now, or the one before within its grace; `false` marks the credential rejected until the vault gives another value
     /// (looked for with back-off) or a quarter of an hour is over, and `arm` refuses with `credential-rejected` meanwhile.
@@ -494,6 +505,7 @@ mod tests {
             owner: None,
             expires: None,
             previous_grace: std::time::Duration::ZERO,
+            rotate: None,
         })
     }
 

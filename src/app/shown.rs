@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::{admin, audit::Audit, limits::Counts, listener::Life, metrics::Metrics, vault::Vaults};
+use crate::{
+    admin, audit::Audit, limits::Counts, listener::Life, metrics::Metrics, rotation::Rotation, vault::Vaults,
+};
 
 /// What the admin listener shows.
 pub(super) struct Shown {
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Audit,
     pub(super) vaults: Vaults,
+    pub(super) rotation: Rotation,
     pub(super) counts: Arc<Counts>,
     pub(super) life: watch::Receiver<Life>,
 }
@@ -27,6 +30,7 @@ impl admin::Shown for Shown {
         self.metrics.open(self.counts.connections(), self.counts.in_flight());
         self.metrics.audit(self.audit.statistics(), self.audit.is_available());
         self.metrics.credentials(&self.vaults.health());
+        self.metrics.rotations(&self.rotation.standing());
         self.metrics.encode()
     }
 }

@@ -16,6 +16,9 @@ pub enum StartError {
     /// A vault can't be set up.
     #[error("{0}")]
     Vault(String),
+    /// A rotation can't be set up.
+    #[error("{0}")]
+    Rotation(String),
     /// An address can't be listened on.
     #[error("{0}")]
     Bind(#[from] sockets::BindError),
@@ -44,6 +47,7 @@ impl StartError {
             Self::Config(_)
             | Self::Environment(_)
             | Self::Vault(_)
+            | Self::Rotation(_)
             | Self::Socket(SocketError::Occupied(_) | SocketError::OpenFolder(..))
             | Self::State(state::OpenError::Broken(..)) => 78,
             Self::Bind(_) | Self::Socket(SocketError::InUse(_)) => 69,

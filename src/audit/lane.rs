@@ -334,6 +334,13 @@ struct Ids {
     count: Cell<u64>,
 }
 
+/// An id for a call of patgate's own, in the form of a request's.
+#[must_use]
+pub fn request_id() -> Box<str> {
+    let id = Ids::new().next();
+    std::str::from_utf8(&id).unwrap_or_default().into()
+}
+
 const HALF: u64 = (1 << 50) - 1;
 
 impl Ids {

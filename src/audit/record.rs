@@ -182,7 +182,11 @@ impl<'a> Record<'a> {
 
 /// Writes an event.
 pub(crate) fn event(out: &mut Vec<u8>, event: &Event, boot: &str, time: &mut Timekeeper) {
-    let mut record = Record::begin(out, event.kind(), Fate::Awaited, time);
+    let fate = match event {
+        Event::Outcome { .. } | Event::Rotation { .. } => Fate::Kept,
+        _ => Fate::Awaited,
+    };
+    let mut record = Record::begin(out, event.kind(), fate, time);
     match event {
         Event::Start { version, policy, listeners } => {
             record.name("version", Some(version)).name("policy", Some(policy)).name("boot", Some(boot));
@@ -198,10 +202,24 @@ pub(crate) fn event(out: &mut Vec<u8>, event: &Event, boot: &str, time: &mut Tim
         Event::ConfigurationRefused { problems, first } => {
             record.number("problems", *problems as u64).text("detail", first, 1024);
         }
-        Event::VaultRead { vault, credential, version, purpose, outcome } => {
+        Event::VaultRead { vault, credential, version, purpose, outcome }
+        | Event::VaultWrite { vault, credential, version, purpose, outcome } => {
             record.name("vault", Some(vault)).name("credential", Some(credential));
             record.name("credential-version", version.as_deref());
             record.name("purpose", Some(purpose)).name("outcome", Some(outcome));
+        }
+        Event::Intent { id, purpose, facts } => {
+            record.facts(id, facts).name("purpose", Some(purpose));
+        }
+        Event::Outcome { id, facts, ending, micros } => {
+            record.facts(id, facts).result(facts, *ending, *micros);
+        }
+        Event::Rotation { credential, rotation, step, authorization, detail } => {
+            record.name("credential", Some(credential)).name("rotation", Some(rotation));
+            record.name("step", Some(step)).name("authorization", authorization.as_deref());
+            if let Some(detail) = detail {
+                record.text("detail", detail, 1024);
+            }
         }
         Event::CredentialRejected { credential, version, reason } => {
             record.name("credential", Some(credential)).name("credential-version", version.as_deref());
@@ -384,6 +402,22 @@ mod tests {
                 outcome: "asked",
                 detail: None,
             },
+            Event::VaultWrite {
+                vault: "v".into(),
+                credential: "c".into(),
+                version: None,
+                purpose: "rotate",
+                outcome: "intended",
+            },
+            Event::Intent { id: "i".into(), purpose: "rotate", facts: Box::default() },
+            Event::Outcome { id: "i".into(), facts: Box::default(), ending: Ending::Complete, micros: 1 },
+            Event::Rotation {
+                credential: "c".into(),
+                rotation: "r".into(),
+                step: "created",
+                authorization: None,
+                detail: Some("d".into()),
+            },
         ];
         let kinds = [
             "start",
@@ -394,6 +428,10 @@ mod tests {
             "credential-rejected",
             "credential-previous",
             "operation",
+            "vault-write",
+            "intent",
+            "outcome",
+            "rotation",
         ];
         for (given, kind) in events.iter().zip(kinds) {
             let mut out = Vec::new();

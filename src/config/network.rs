@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The hosts whose address `[upstream]` may set.
-const HOSTS: &[&str] = &["dev.azure.com"];
+const HOSTS: &[&str] = &["dev.azure.com", "vssps.dev.azure.com"];
 
 /// `[[listen]]`. `main` is `None` where `public-url` itself has a problem.
 pub(super) fn listeners(root: &Fields<'_>, main: Option<&PublicUrl>, base: &Base) -> Vec<Arc<Listen>> {

@@ -20,6 +20,7 @@ mod file;
 mod hashicorp;
 mod identity;
 mod program;
+mod rotate;
 mod sealed;
 
 pub use aws::AwsSecretsManager;
@@ -30,6 +31,7 @@ pub use file::{FileVault, ReadableBy};
 pub(crate) use hashicorp::path_and_field;
 pub use hashicorp::{ClientIdentity, Hashicorp, HashicorpAuth, Kv};
 pub use identity::{Identity, IdentityMethod};
+pub use rotate::Rotate;
 pub use sealed::{Sealed, SealedKey};
 
 pub(super) use credential::{credentials, past};

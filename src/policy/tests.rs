@@ -26,6 +26,7 @@ fn credential(name: &str, organizations: &[&str]) -> Arc<Credential> {
         owner: None,
         expires: None,
         previous_grace: std::time::Duration::ZERO,
+        rotate: None,
     })
 }
 

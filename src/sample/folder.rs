@@ -51,6 +51,11 @@ impl Folder {
         self.0.join("repositories")
     }
 
+    /// The digests of the tokens that it issued.
+    pub(super) fn issued(&self) -> PathBuf {
+        self.0.join("issued.json")
+    }
+
     /// The digest of the token that is taken; one that is given is remembered, by its digest.
     pub(super) fn digest(&self, pat: Option<&str>) -> Result<Digest, StartError> {
         let file = self.0.join("pat.sha256");
@@ -97,7 +102,7 @@ fn server_config(chain: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, 
 }
 
 /// Writes a file whole, with exactly this mode.
-fn write(path: &Path, mode: u32, content: &[u8]) -> Result<(), StartError> {
+pub(super) fn write(path: &Path, mode: u32, content: &[u8]) -> Result<(), StartError> {
     let written = || -> io::Result<()> {
         let _ = fs::remove_file(path);
         fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?.write_all(content)

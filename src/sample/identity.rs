@@ -59,31 +59,43 @@ pub(super) enum Identity {
     Unknown,
 }
 
-/// Reads `Authorization`. Of `Basic` the user name does not matter, and base64 has to be canonical and padded, as
-/// Azure DevOps wants it; its password may be a token of Entra too. `Bearer` is for tokens of Entra alone. A second
-/// `Authorization` is never an improvement.
-pub(super) fn identify(headers: &HeaderMap, accepted: &Accepted) -> Identity {
+/// The digest of the one `Bearer` token that is offered.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<Digest> {
+    after(one(headers)?, b"Bearer ").map(Digest::of)
+}
+
+/// The digest of the one `Basic` password that is offered. The user name does not matter; base64 has to be
+/// canonical and padded, as Azure DevOps wants it.
+pub(super) fn basic(headers: &HeaderMap) -> Option<Digest> {
+    let pair = STANDARD.decode(after(one(headers)?, b"Basic ")?).ok()?;
+    Some(Digest::of(pair.splitn(2, |&byte| byte == b':').nth(1)?))
+}
+
+/// The one `Authorization`: a second is never an improvement.
+fn one(headers: &HeaderMap) -> Option<&[u8]> {
     let mut offered = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), more) = (offered.next(), offered.next()) else { return Identity::Anonymous };
-    if more.is_some() {
-        return Identity::Unknown;
+    match (offered.next(), offered.next()) {
+        (Some(value), None) => Some(value.as_bytes()),
+        _ => None,
     }
-    let good = match (after(value.as_bytes(), b"Basic "), after(value.as_bytes(), b"Bearer ")) {
-        (Some(encoded), _) => {
-            let pair = STANDARD.decode(encoded).ok();
-            let digest = pair.and_then(|pair| Some(Digest::of(pair.splitn(2, |&byte| byte == b':').nth(1)?)));
-            digest.is_some_and(|digest| accepted.pats.contains(&digest) || accepted.entra.contains(&digest))
-        }
-        (None, Some(token)) => accepted.entra.contains(&Digest::of(token)),
-        (None, None) => false,
-    };
-    if good { Identity::Member } else { Identity::Unknown }
 }
 
 /// What follows the name of a scheme.
 fn after<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     let (name, rest) = value.split_at_checked(scheme.len())?;
     name.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+/// Whose request it is, by its `Authorization`. The password of `Basic` may be a token of Entra too; `Bearer` is for
+/// those alone.
+pub(super) fn identify(headers: &HeaderMap, accepted: &Accepted) -> Identity {
+    if !headers.contains_key(AUTHORIZATION) {
+        return Identity::Anonymous;
+    }
+    let good = basic(headers)
+        .is_some_and(|digest| accepted.pats.contains(&digest) || accepted.entra.contains(&digest))
+        || bearer(headers).is_some_and(|digest| accepted.entra.contains(&digest));
+    if good { Identity::Member } else { Identity::Unknown }
 }
 
 #[cfg(test)]

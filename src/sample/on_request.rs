@@ -163,7 +163,7 @@ fn sized(bytes: u64, chunked: bool) -> Response<Stream> {
 }
 
 /// The first value of a parameter, decoded.
-fn parameter(query: &str, name: &str) -> Option<String> {
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
     query
         .split('&')
         .filter_map(|pair| pair.split_once('='))

@@ -5,6 +5,7 @@
 //! | `/{organization}/_apis/projects`, `…/connectionData`, `…/ResourceAreas`, `…/git/repositories` | as in Azure DevOps |
 //! | `OPTIONS /{organization}/_apis` | the list of resources, short |
 //! | `/{organization}/[{project}/]_git/[_full/\|_optimized/]{repository}/…` | git over smart HTTP |
+//! | `/{organization}/_apis/tokens/pats` on `vssps.dev.azure.com` | a user's own tokens: list, make, extend, revoke |
 //! | `/{organization}/[{project}/]_apis/sample/…` | one answer on request, see [`Site`] |
 
 use std::{
@@ -26,10 +27,12 @@ use super::{
     api,
     behaviour::{Behaviour, Break, Broken},
     git,
-    identity::{Accepted, Digest, Identity, identify},
+    identity::{self, Accepted, Digest, Identity, identify},
+    issued::{Register, Standing},
     on_request,
     seen::{Log, Seen},
     server::Garbled,
+    tokens,
 };
 
 /// One sample organisation, or several that have the same projects.
@@ -59,6 +62,7 @@ pub struct Site {
     repositories: PathBuf,
     backend: PathBuf,
     accepted: Mutex<Accepted>,
+    register: Register,
     behaviour: Mutex<Behaviour>,
     log: Log,
 }
@@ -78,12 +82,14 @@ impl Site {
         repositories: PathBuf,
         backend: PathBuf,
         digest: Digest,
+        register: Register,
     ) -> Self {
         Self {
             organizations,
             repositories,
             backend,
             accepted: Mutex::new(Accepted { pats: vec![digest], entra: Vec::new() }),
+            register,
             behaviour: Mutex::default(),
             log: Log::default(),
         }
@@ -99,6 +105,10 @@ impl Site {
 
     pub(super) fn behave(&self, behaviour: Behaviour) {
         *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
+    }
+
+    pub(super) fn register(&self) -> &Register {
+        &self.register
     }
 
     pub(super) fn log(&self) -> &Log {
@@ -169,8 +179,17 @@ impl Site {
         if let Some(refused) = refused {
             return (refused, false);
         }
+        if place.route == "_apis" && is(place.tail, &["tokens", "pats"]) && tokens::is_for(head) {
+            return tokens::answer(&self.register, place.organization, head, body).await;
+        }
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let identity = identify(&head.headers, &accepted);
+        let identity = match identify(&head.headers, &accepted) {
+            Identity::Unknown => match self.issued_to(head, place.organization) {
+                Ok(identity) => identity,
+                Err(refused) => return (refused, false),
+            },
+            known => known,
+        };
         let discovery = place.route == "_apis"
             && (is(place.tail, &["resourceareas"])
                 || (place.tail.is_empty() && head.method == Method::OPTIONS));
@@ -186,6 +205,22 @@ impl Site {
             return (on_request::under_scoped(place.organization), true);
         }
         (self.serve(&place, head, body, seen).await, identity == Identity::Member)
+    }
+
+    /// Whose request it is, by a token that was issued here; a token that once counted is told why it does not.
+    #[expect(clippy::result_large_err, reason = "the answer, made once")]
+    fn issued_to(&self, head: &Parts, organization: &str) -> Result<Identity, Response<Stream>> {
+        let digest = identity::basic(&head.headers);
+        let standing =
+            digest.map_or(Standing::Unknown, |digest| self.register.standing(digest, organization));
+        let why = match standing {
+            Standing::Active => return Ok(Identity::Member),
+            Standing::Unknown => return Ok(Identity::Unknown),
+            Standing::Expired => "expired",
+            Standing::Revoked => "been revoked",
+        };
+        let words = format!("Access Denied: The Personal Access Token used has {why}.");
+        Err(answer::unauthorized(organization, &words))
     }
 
     async fn serve(

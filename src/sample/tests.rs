@@ -7,6 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod tokens;
+
 const PAT: &str = "sample-token-for-tests";
 
 struct Lab {

@@ -6,14 +6,14 @@ use aws_lc_rs::rand;
 
 /// Waits that double from `first` to `last`, the upper half of each by chance.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff {
-    pub(super) first: Duration,
-    pub(super) last: Duration,
+pub(crate) struct Backoff {
+    pub(crate) first: Duration,
+    pub(crate) last: Duration,
 }
 
 impl Backoff {
     /// The wait after `before` failures that came before this one: never less than `first`, never more than `last`.
-    pub(super) fn wait(self, before: u32) -> Duration {
+    pub(crate) fn wait(self, before: u32) -> Duration {
         let whole =
             self.first.saturating_mul(2_u32.saturating_pow(before.min(20).saturating_add(1))).min(self.last);
         let mut chance = [0; 1];

@@ -310,6 +310,11 @@ impl Cache {
         self.get(&slot).await.is_some_and(|held| !held.token.is(used))
     }
 
+    /// What fingerprints are keyed with.
+    pub(super) fn fingerprint_key(&self) -> FingerprintKey {
+        self.key.clone()
+    }
+
     /// See [`super::Vaults::probe_once`].
     pub(super) async fn probe_once<F>(&self, credential: &Credential, used: &Token, probe: F) -> bool
     where

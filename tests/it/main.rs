@@ -36,6 +36,7 @@ mod readme;
 mod reference;
 mod reload;
 mod requests;
+mod rotate;
 mod rotation;
 mod start;
 mod vaults;

@@ -41,6 +41,7 @@ fn place(section: &str) -> &str {
         "[state]" => "state",
         "[audit]" => "audit",
         "[limits]" => "limits",
+        "[state]" => "state",
         "[upstream]" => "upstream",
         "[outbound]" => "outbound",
         "[vault.NAME]" | "type = \"environment\"" => "vault.environment",
@@ -52,6 +53,7 @@ fn place(section: &str) -> &str {
         "type = \"aws-secrets-manager\"" => "vault.aws",
         "[credential.NAME]" | "type = \"pat\"" => "credential.web",
         "type = \"entra\"" => "credential.entra",
+        "[credential.NAME.rotate]" => "credential.rotated.rotate",
         "[client.NAME]" => "client.here",
         "[[rule]]" => "rule",
         "[[expect]]" => "expect",
@@ -68,6 +70,7 @@ fn configuration(section: &str, more: &str) -> String {
         ("[state]", "folder = \"state\""),
         ("[audit]", "folder = \"audit\""),
         ("[limits]", ""),
+        ("[state]", "folder = \"state\""),
         ("[upstream]", ""),
         ("[outbound]", ""),
         ("[vault.environment]", "type = \"environment\""),
@@ -88,6 +91,12 @@ fn configuration(section: &str, more: &str) -> String {
             "type = \"hashicorp\"\naddress = \"https://vault.test\"\nauth = { method = \"token-file\", token-file = \"token\" }",
         ),
         ("[vault.aws]", "type = \"aws-secrets-manager\"\nregion = \"eu-west-1\""),
+        ("[credential.rotated]", "vault = \"sealed\"\nsecret = \"rotated\"\norganizations = [\"contoso\"]"),
+        (
+            "[credential.rotated.rotate]",
+            "auth = { method = \"vault\", vault = \"environment\", secret = \"ENTRA\" }\nevery = \"7d\"\n\
+             valid-for = \"14d\"\nscope = [\"vso.code\"]",
+        ),
         ("[credential.web]", "vault = \"environment\"\nsecret = \"PAT\"\norganizations = [\"contoso\"]"),
         ("[client.here]", "addresses = [\"127.0.0.1\"]"),
         (
@@ -96,12 +105,23 @@ fn configuration(section: &str, more: &str) -> String {
         ),
         ("[[expect]]", "from = \"127.0.0.1\"\nrequest = \"GET /contoso/_apis/x\"\nis = \"allowed\""),
     ];
-    let own = |header: &str| header.trim_matches(['[', ']']) == section || section == "*";
+    let all = |header: &str| section == "*" && header != "[credential.rotated]";
+    let own = |header: &str| header.trim_matches(['[', ']']) == section || all(header);
     let text = parts.map(|(header, lines)| {
         let more = if own(header) { more } else { "" };
-        format!("{header}\n{lines}\n{more}\n")
+        let again = more.split_once(" = ").map(|(key, _)| format!("{key} = "));
+        let lines = lines.lines().filter(|line| again.as_ref().is_none_or(|key| !line.starts_with(key)));
+        format!("{header}\n{}\n{more}\n", lines.collect::<Vec<_>>().join("\n"))
     });
     text.concat()
+}
+
+/// [`configuration`] without what needs a file.
+fn without_files() -> String {
+    let text = configuration("", "");
+    let (before, rest) = text.split_once("[vault.sealed]").unwrap();
+    let (_, after) = rest.split_once("[credential.web]").unwrap();
+    format!("{before}[credential.web]{after}")
 }
 
 /// What `check` says: the text of each problem by its key.
@@ -147,7 +167,7 @@ fn every_key_that_the_parser_knows_is_documented_and_no_other() {
         assert_eq!(documented, known, "[{section}]");
         sections += 1;
     }
-    assert_eq!(sections, 20, "{found:?}");
+    assert_eq!(sections, 21, "{found:?}");
 }
 
 #[test]
@@ -176,9 +196,7 @@ fn documented_ranges_are_the_parsers() {
 fn documented_defaults_are_the_parsers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("patgate.toml");
-    let text = configuration("", "")
-        .replace("[vault.sealed]\ntype = \"sealed\"\npath = \"vault.sealed\"\nkey = \"vault.key\"", "");
-    fs::write(&path, text).unwrap();
+    fs::write(&path, without_files()).unwrap();
     let config = patgate::config::file::read(&path).unwrap();
     let vault = config.vaults["environment"].lifetime;
     let all = format!("{:?} {:?} {vault:?}", config.limits, config.audit);
@@ -245,7 +263,18 @@ fn every_field_and_kind_of_a_record_is_documented() {
         }
     }
     assert!(fields.len() > 40, "{fields:?}");
-    for kind in ["intent", "outcome", "refusal", "connection", "gap", "start", "stop", "configured"] {
+    for kind in [
+        "intent",
+        "outcome",
+        "refusal",
+        "connection",
+        "gap",
+        "start",
+        "stop",
+        "configured",
+        "vault-write",
+        "rotation",
+    ] {
         fields.push(kind.into());
     }
     for field in fields {
@@ -270,6 +299,7 @@ fn every_metric_is_documented_and_no_other() {
         previous_until: None,
         detail: None,
     }]);
+    metrics.rotations(&[patgate::rotation::Standing::new(&"web".into())]);
     for line in metrics.encode().lines() {
         let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
             continue;
@@ -290,12 +320,7 @@ fn every_metric_is_documented_and_no_other() {
 fn documented_spellings_are_read_as_the_page_says() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("patgate.toml");
-    fs::write(
-        &path,
-        configuration("", "")
-            .replace("[vault.sealed]\ntype = \"sealed\"\npath = \"vault.sealed\"\nkey = \"vault.key\"", ""),
-    )
-    .unwrap();
+    fs::write(&path, without_files()).unwrap();
     let mut read = 0;
     for row in table("docs/rules.md") {
         let Some(wanted) = codes(&row[1]).next().filter(|wanted| wanted.starts_with("/contoso/")) else {

@@ -36,6 +36,7 @@ pub struct Setup {
     drain_delay: &'static str,
     audit: Option<PathBuf>,
     admin: String,
+    prepare: Option<fn(&Path, &sample::Organization)>,
 }
 
 /// patgate and the sample organisation, running.
@@ -76,6 +77,7 @@ pub fn setup() -> Setup {
         drain_delay: "0s",
         audit: None,
         admin: String::new(),
+        prepare: None,
     }
 }
 
@@ -118,6 +120,12 @@ impl Setup {
         self
     }
 
+    /// Something that has to be in the folder, or with the sample organization, before patgate starts.
+    pub fn prepare(mut self, prepare: fn(&Path, &sample::Organization)) -> Self {
+        self.prepare = Some(prepare);
+        self
+    }
+
     pub fn start(self) -> TestProxy {
         let folder = tempfile::Builder::new().prefix("patgate-it-").tempdir().unwrap();
         let organization = sample::Organization::start(sample::Options {
@@ -135,6 +143,9 @@ impl Setup {
         write_private(&secret, PAT);
         if self.tls {
             certificate(folder.path());
+        }
+        if let Some(prepare) = self.prepare {
+            prepare(folder.path(), &organization);
         }
         let log = folder.path().join("patgate.log");
         let mut proxy = TestProxy {
@@ -189,7 +200,7 @@ reserve = "1MiB"
 drain-delay = "{drain_delay}"
 {limits}
 [upstream]
-addresses = {{ "dev.azure.com" = "{upstream}" }}
+addresses = {{ "dev.azure.com" = "{upstream}", "vssps.dev.azure.com" = "{upstream}" }}
 ca = "{ca}"
 
 [vault.files]

@@ -226,6 +226,7 @@ async fn a_test_says_how_a_secret_looks_and_records_the_read() {
             owner: None,
             expires: None,
             previous_grace: std::time::Duration::ZERO,
+            rotate: None,
         };
         let tried =
             try_credential(&vault, Duration::from_secs(5), &credential, &fingerprints, &journal).await;

@@ -10,7 +10,7 @@ use super::{
         text::shown,
         units,
     },
-    Entra, Named, Vault, VaultSource, aws, azure, command, hashicorp, sealed,
+    Entra, Named, Rotate, Vault, VaultSource, aws, azure, command, hashicorp, rotate, sealed,
 };
 use crate::clock;
 
@@ -30,6 +30,8 @@ pub struct Credential {
     /// For so long after it was replaced the version before may serve again, should Azure DevOps refuse the new one.
     /// Default: not at all.
     pub previous_grace: Duration,
+    /// How patgate makes it anew, where it does.
+    pub rotate: Option<Rotate>,
 }
 
 /// Where a credential comes from.
@@ -73,17 +75,28 @@ pub(in crate::config) fn credentials(
     base: &Base,
 ) -> Named<Arc<Credential>> {
     let named = root.named("credential").into_iter();
+    let has_state = !root.lacks("state");
+    let mut rotated = rotate::Taken::default();
     Named(
         named
             .map(|(name, item)| {
-                let credential = credential(&name, &item, vaults, base).map(Arc::new);
+                let credential = credential(&name, &item, vaults, base, has_state).map(Arc::new);
+                if let Some(credential) = &credential {
+                    rotated.take(&item, credential);
+                }
                 (name, credential)
             })
             .collect(),
     )
 }
 
-fn credential(name: &Arc<str>, item: &Item<'_>, vaults: &Named<Vault>, base: &Base) -> Option<Credential> {
+fn credential(
+    name: &Arc<str>,
+    item: &Item<'_>,
+    vaults: &Named<Vault>,
+    base: &Base,
+    has_state: bool,
+) -> Option<Credential> {
     let fields = item.table("write [credential.NAME] above its keys")?;
     let source = source(&fields, vaults, base);
     let organizations = fields
@@ -110,15 +123,24 @@ fn credential(name: &Arc<str>, item: &Item<'_>, vaults: &Named<Vault>, base: &Ba
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let previous_grace =
         fields.optional("previous-grace").and_then(|item| item.duration(Duration::ZERO..=DAY));
+    let rotate = fields.optional("rotate").map(|item| {
+        if expires.is_some() {
+            item.problem("knows when its tokens end; leave expires out");
+        }
+        let (source, organizations) = (source.as_ref(), organizations.as_deref());
+        rotate::read(&item, &rotate::Around { name, source, organizations, vaults, base, has_state })
+    });
     fields.finish();
 
+    let (name, rotate) = (Arc::clone(name), rotate.map_or(Some(None), |rotate| rotate.map(Some))?);
     Some(Credential {
-        name: Arc::clone(name),
+        name,
         source: source?,
         organizations: organizations?,
         owner,
         expires,
         previous_grace: previous_grace.unwrap_or_default(),
+        rotate,
     })
 }
 
@@ -145,7 +167,7 @@ fn source(fields: &Fields<'_>, vaults: &Named<Vault>, base: &Base) -> Option<Cre
 }
 
 /// What the vault calls the secret. No message shows it: somebody may have written the secret itself.
-fn secret_name(item: &Item<'_>, vault: &Vault, base: &Base) -> Option<Arc<str>> {
+pub(super) fn secret_name(item: &Item<'_>, vault: &Vault, base: &Base) -> Option<Arc<str>> {
     if let VaultSource::Command(vault) = &vault.source {
         // It may be a list.
         return command::secret(item, vault, base);

@@ -10,12 +10,12 @@ use super::{
         text::shown,
         units,
     },
-    CredentialSource, Named, Vault, VaultSource, credential,
+    Credential, CredentialSource, Lifetime, Named, Vault, VaultSource, credential,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 
 /// How a token is made anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,9 @@ pub(super) fn read(item: &Item<'_>, around: &Around<'_>) -> Option<Rotate> {
     let fields = item.table("write [credential.NAME.rotate] above its keys")?;
     let vault = fitting(item, around);
     if !around.has_state {
-        item.problem("needs a place to remember which tokens patgate made; write [state] with folder = \"state\"");
+        item.problem(
+            "needs a place to remember which tokens patgate made; write [state] with folder = \"state\"",
+        );
     }
     let entra = fields
         .required("auth", "write auth = { method = \"vault\", vault = \"NAME\", secret = \"…\" }")
@@ -75,18 +77,16 @@ pub(super) fn read(item: &Item<'_>, around: &Around<'_>) -> Option<Rotate> {
     if let (Some((every, _)), Some((valid_for, item)), (Some(grace), _)) = (&every, &valid_for, &grace)
         && *valid_for <= every.saturating_add(*grace)
     {
-        item.problem("is not longer than every and grace together, so a token would end before the next one is safe");
+        item.problem(
+            "is not longer than every and grace together, so a token would end before the next one is safe",
+        );
     }
-    if let (Some((every, item)), true) = (&every, every.as_ref().is_some_and(|(every, _)| *every < HOUR)) {
-        item.warning(format!("a token every {every:?} is for a lab; write 1d or more"));
+    if let Some((length, item)) = every.as_ref().filter(|(every, _)| *every < HOUR) {
+        let length = units::written(length.as_millis());
+        item.warning(format!("a new token every {length} is for a lab; write 1d or more"));
     }
-    if let (Some(refresh), (Some(length), at)) = (vault.map(|vault| vault.lifetime.refresh), &grace)
-        && *length < refresh
-    {
-        at.as_ref().unwrap_or(item).problem(format!(
-            "is shorter than the vault's refresh ({refresh:?}), so a token would be revoked that is still in use; write at \
-             least that"
-        ));
+    if let (Some(vault), (Some(length), at)) = (vault, &grace) {
+        suffices(at.as_ref().unwrap_or(item), *length, vault.lifetime);
     }
     let (vault, secret) = entra?;
     Some(Rotate {
@@ -101,12 +101,57 @@ pub(super) fn read(item: &Item<'_>, around: &Around<'_>) -> Option<Rotate> {
     })
 }
 
+/// Whether a grace is long enough for whoever still has the token from the vault.
+fn suffices(item: &Item<'_>, grace: Duration, lifetime: Lifetime) {
+    let refresh = units::written(lifetime.refresh.as_millis());
+    let longest = lifetime.refresh.saturating_add(lifetime.stale_for);
+    if grace < lifetime.refresh {
+        item.problem(format!(
+            "is shorter than the vault's refresh, so a token would be revoked that is still in use; write {refresh} or more"
+        ));
+    } else if grace < longest {
+        item.warning(format!(
+            "is shorter than the vault's refresh and stale-for together: another patgate that can't read the vault may use a \
+             token that is revoked; write {} or more",
+            units::written(longest.as_millis())
+        ));
+    }
+}
+
+/// What is rotated so far: two rotations of the same would revoke each other's tokens.
+#[derive(Default)]
+pub(super) struct Taken(Vec<(Arc<str>, CredentialSource, Rotate)>);
+
+impl Taken {
+    /// Takes one more.
+    pub(super) fn take(&mut self, item: &Item<'_>, credential: &Credential) {
+        let Some(rotate) = &credential.rotate else { return };
+        let tokens = |rotate: &Rotate| (Arc::clone(&rotate.organization), Arc::clone(&rotate.name));
+        for (other, source, taken) in &self.0 {
+            if *source == credential.source {
+                item.problem(format!(
+                    "rotates the same secret as \"{}\"; let one of them do it",
+                    shown(other)
+                ));
+            } else if tokens(taken) == tokens(rotate) {
+                item.problem(format!(
+                    "rotates tokens of the same name as \"{}\"; write another name in rotate",
+                    shown(other)
+                ));
+            }
+        }
+        self.0.push((Arc::clone(&credential.name), credential.source.clone(), rotate.clone()));
+    }
+}
+
 /// The credential's vault, which patgate has to be able to write to.
 fn fitting<'a>(item: &Item<'_>, around: &Around<'a>) -> Option<&'a Vault> {
     let name = match around.source? {
         CredentialSource::Vault { vault, .. } => vault,
         CredentialSource::Entra(_) => {
-            item.problem("is for personal access tokens; tokens of Entra are new by themselves: leave it out");
+            item.problem(
+                "is for personal access tokens; tokens of Entra are new by themselves: leave it out",
+            );
             return None;
         }
     };
@@ -131,7 +176,8 @@ fn fitting<'a>(item: &Item<'_>, around: &Around<'a>) -> Option<&'a Vault> {
 /// Where the user's Entra token comes from.
 fn auth(item: &Item<'_>, around: &Around<'_>) -> Option<(Arc<str>, Arc<str>)> {
     const METHODS: &[&str] = &["vault"];
-    const NOT_USERS: &[&str] = &["managed-identity", "workload-identity", "client-secret", "client-certificate"];
+    const NOT_USERS: &[&str] =
+        &["managed-identity", "workload-identity", "client-secret", "client-certificate"];
     let fields = item.table("write { method = \"vault\", vault = \"NAME\", secret = \"…\" }")?;
     let method = fields.required("method", "write method = \"vault\"");
     let is_known = method.as_ref().and_then(|method| match method.string()? {
@@ -147,10 +193,11 @@ fn auth(item: &Item<'_>, around: &Around<'_>) -> Option<(Arc<str>, Arc<str>)> {
     });
     // The keys of another method are not judged.
     is_known?;
-    let vault = fields.required("vault", "name the [vault.NAME] that gives a user's Entra token").and_then(|item| {
-        let name = item.string()?;
-        Some((Arc::<str>::from(name), around.vaults.find("vault", &item, name)))
-    });
+    let vault =
+        fields.required("vault", "name the [vault.NAME] that gives a user's Entra token").and_then(|item| {
+            let name = item.string()?;
+            Some((Arc::<str>::from(name), around.vaults.find("vault", &item, name)))
+        });
     let secret = fields.required("secret", "write what that vault calls the user's Entra token");
     fields.finish();
     let (vault, kind) = vault?;
@@ -191,11 +238,15 @@ fn scope(item: &Item<'_>) -> Option<Vec<Arc<str>>> {
     for item in item.array("name what the token may do, such as [\"vso.code\"]")? {
         let Some(text) = item.string() else { continue };
         let rest = text.strip_prefix("vso.").unwrap_or_default();
-        let is_scope = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphabetic() || b"._".contains(&byte));
+        let is_scope =
+            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphabetic() || b"._".contains(&byte));
         if text == "app_token" {
             item.problem("is every right of the user's; name what the token may do, such as vso.code");
         } else if !is_scope {
-            item.problem(format!("\"{}\" is no scope; write one such as vso.code or vso.packaging", shown(text)));
+            item.problem(format!(
+                "\"{}\" is no scope; write one such as vso.code or vso.packaging",
+                shown(text)
+            ));
         } else if found.iter().any(|known| **known == *text) {
             item.problem(format!("{text} stands here twice; keep one"));
         } else {

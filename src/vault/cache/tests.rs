@@ -160,6 +160,7 @@ fn credential(secret: &str) -> Credential {
         owner: None,
         expires: None,
         previous_grace: Duration::ZERO,
+        rotate: None,
     }
 }
 
