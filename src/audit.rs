@@ -36,6 +36,7 @@ mod sentence;
 pub mod tail;
 #[cfg(test)]
 mod tests;
+mod torn;
 pub mod verify;
 mod writer;
 
