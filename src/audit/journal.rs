@@ -16,7 +16,7 @@ use super::{
 use crate::clock;
 
 /// The least and the most space that is made ahead at a time, in bytes.
-const STEP: RangeInclusive<u64> = 16 * 1024..=4 * 1024 * 1024;
+const STEP: RangeInclusive<u64> = 16 * 1024..=1024 * 1024;
 /// Space is made up to a multiple of this, in bytes.
 const PAGE: u64 = 4096;
 

@@ -127,7 +127,7 @@ fn a_batch_that_lost_any_of_its_sectors_is_torn_and_the_ones_before_it_stay() {
             found == Verdict::Intact,
             bytes[start..].iter().all(|byte| *byte == 0) || bytes == died.bytes
         );
-        if mask.count_ones() == 1 {
+        if mask.is_power_of_two() {
             let lost = (sectors.start() + mask.trailing_zeros() as usize) * SECTOR;
             let whole = died.places.iter().filter(|place| **place <= lost.max(start)).count() - 1;
             assert_eq!(died.mended(&bytes), whole, "{mask:b}");
