@@ -37,6 +37,7 @@ mod sentence;
 pub mod tail;
 #[cfg(test)]
 mod tests;
+mod torn;
 pub mod verify;
 mod writer;
 

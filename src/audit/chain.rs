@@ -11,11 +11,14 @@ use rustix::fs::FlockOperation;
 
 use super::{
     disk,
-    frame::{HEADER, Header, Link, Next, Reader, Tail},
+    frame::{HEADER, Header, Link, Next, Reader},
+    torn::{self, Tail},
 };
 
 const PREFIX: &str = "chain-";
 const SUFFIX: &str = ".seg";
+/// How often a place is read that changes while it is read.
+const TRIES: usize = 100;
 
 /// The chains of an audit folder, by their numbers.
 ///
@@ -142,6 +145,8 @@ pub(crate) struct Walked {
     pub(crate) segments: u64,
     /// Bytes at the end that are no record, in the last segment.
     pub(crate) torn: Option<(PathBuf, Tail)>,
+    /// Where in the last segment its records end and space begins, if it has any.
+    pub(crate) space: Option<(PathBuf, u64)>,
     /// What is missing, and why that is known.
     pub(crate) gaps: Vec<String>,
 }
@@ -181,7 +186,7 @@ pub(crate) fn walk(segments: &[(u64, PathBuf)], visit: &mut dyn FnMut(u64, &[u8]
             None => None,
             Some((_, next)) => match header(next)? {
                 Ok((header, _)) => Some(header),
-                Err(_) if at + 2 == segments.len() && is_short(next)? => None,
+                Err(_) if at + 2 == segments.len() && is_unbegun(next)? => None,
                 Err(what) => return Err(altered(next, 0, walked.end.seq + 1, what)),
             },
         };
@@ -209,8 +214,9 @@ impl Walk {
         let mut reader = Reader::new(File::open(path).map_err(io)?);
         let (header, link) = match reader.header().map_err(io)? {
             Ok(found) => found,
-            Err(_) if until.is_none() && reader.offset() < HEADER as u64 => {
-                let tail = Tail { offset: 0, bytes: reader.offset(), altered: None };
+            Err(_) if until.is_none() && is_unbegun(path)? => {
+                let bytes = fs::metadata(path).map_err(io)?.len();
+                let tail = Tail { offset: 0, bytes, altered: None };
                 walked.torn = Some((path.to_owned(), tail));
                 return Ok(());
             }
@@ -220,6 +226,7 @@ impl Walk {
         walked.end.link = link;
         walked.segment = number;
         walked.segments += 1;
+        let mut tries = 0;
         loop {
             if until.is_some_and(|next| walked.end.seq + 1 == next.first && walked.end.link == next.link) {
                 let length = std::fs::metadata(path).map_err(io)?.len();
@@ -235,16 +242,30 @@ impl Walk {
                 Next::End => {
                     return Err(altered(path, at, seq, "the segment ends before the next one begins"));
                 }
-                Next::Bad if until.is_none() => {
-                    let tail = reader.tail().map_err(io)?;
+                Next::Space | Next::Bad if until.is_none() => {
+                    let tail = match reader.tail().map_err(io)? {
+                        Some(tail) => tail,
+                        None if tries < TRIES => {
+                            tries += 1;
+                            continue;
+                        }
+                        None => Tail { offset: at, bytes: 0, altered: None },
+                    };
                     if let Some(what) = tail.altered {
                         return Err(altered(path, at, seq, what));
                     }
-                    walked.torn = Some((path.to_owned(), tail));
+                    if tail.bytes == 0 {
+                        walked.space = Some((path.to_owned(), at));
+                    } else {
+                        walked.torn = Some((path.to_owned(), tail));
+                    }
                     return Ok(());
                 }
-                Next::Bad => return Err(altered(path, at, seq, "the record was changed or cut")),
+                Next::Space | Next::Bad => {
+                    return Err(altered(path, at, seq, "the record was changed or cut"));
+                }
                 Next::Frame(frame) => {
+                    tries = 0;
                     let (found, hash) = (frame.seq, frame.hash);
                     if found != seq {
                         return Err(altered(path, at, seq, &format!("record {found} stands here")));
@@ -316,9 +337,21 @@ fn header(path: &Path) -> Result<Result<(Header, Link), &'static str>, Fault> {
     Reader::new(File::open(path).map_err(io)?).header().map_err(io)
 }
 
-fn is_short(path: &Path) -> Result<bool, Fault> {
-    let metadata = fs::metadata(path).map_err(|error| Fault::Io(path.to_owned(), error))?;
-    Ok(metadata.len() < HEADER as u64)
+/// Whether a segment's header was never written whole, nor anything after it.
+///
+/// # Errors
+/// It can't be read.
+pub(crate) fn is_unbegun(path: &Path) -> Result<bool, Fault> {
+    let io = |error| Fault::Io(path.to_owned(), error);
+    let mut file = File::open(path).map_err(io)?;
+    let mut begin = Vec::new();
+    Read::by_ref(&mut file).take(HEADER as u64).read_to_end(&mut begin).map_err(io)?;
+    if begin.len() < HEADER || !torn::is_blank(&begin) {
+        return Ok(begin.len() < HEADER);
+    }
+    // Its sector was lost. The rest of the first batch may be there, and nothing that came later.
+    file.take(torn::CAP).read_to_end(&mut begin).map_err(io)?;
+    Ok(!torn::has_synced(&begin))
 }
 
 fn altered(path: &Path, offset: u64, seq: u64, what: &str) -> Fault {

@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -28,17 +28,17 @@ pub(crate) trait Disk: Send {
 
 /// A segment that is being written.
 pub(crate) trait SegmentFile: Send {
-    /// Appends.
+    /// Writes at a place, in bytes from the front.
     ///
     /// # Errors
     /// Some or all of it may not have been written.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Makes durable what was appended.
+    fn write(&mut self, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// Makes durable what was written.
     ///
     /// # Errors
-    /// What was appended may be lost, even if a later call succeeds.
+    /// What was written may be lost, even if a later call succeeds.
     fn sync(&mut self) -> io::Result<()>;
-    /// Cuts off what was never acknowledged.
+    /// Cuts off what stands behind `length`.
     ///
     /// # Errors
     /// It is still there.
@@ -56,7 +56,7 @@ pub(crate) struct Local;
 
 impl Disk for Local {
     fn create(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         if let Some(folder) = path.parent() {
             sync_folder(folder)?;
         }
@@ -74,8 +74,8 @@ impl Disk for Local {
 }
 
 impl SegmentFile for File {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+    fn write(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_all_at(bytes, at)
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -131,6 +131,9 @@ pub(crate) mod flaky {
         pub(crate) failing_writes: usize,
         pub(crate) failing_syncs: usize,
         pub(crate) failing_cuts: usize,
+        /// Of writes of zeros, which make space.
+        pub(crate) failing_spaces: usize,
+        pub(crate) spaces: usize,
         pub(crate) free: Option<u64>,
         pub(crate) syncs: usize,
         /// While somebody holds this, a sync does not come back.
@@ -168,13 +171,18 @@ pub(crate) mod flaky {
     }
 
     impl SegmentFile for FlakyFile {
-        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-            let failed = due(&mut self.1.lock().unwrap().failing_writes);
-            if failed.is_err() {
-                self.0.append(&bytes[..bytes.len() / 2])?;
-            } else {
-                self.0.append(bytes)?;
-            }
+        fn write(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+            let failed = {
+                let mut plan = self.1.lock().unwrap();
+                if bytes.iter().all(|byte| *byte == 0) {
+                    plan.spaces += 1;
+                    due(&mut plan.failing_spaces)
+                } else {
+                    due(&mut plan.failing_writes)
+                }
+            };
+            let written = if failed.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
+            self.0.write(written, at)?;
             failed
         }
 

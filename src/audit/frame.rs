@@ -4,18 +4,26 @@
 //! header   "patgate1" | version u32 | crc32c u32 | chain 16 | number u64 | first seq u64
 //!          | link 32 | created u64 (Unix ns) | boot 16
 //! frame    length u32 | crc32c u32 | hash 32 | seq u64 | payload (JSON)
+//! space    zeros, to the end of the file
 //! ```
 //! Numbers are little-endian. A link is SHA-256: a header's is over the header's own bytes, a
 //! frame's (`hash`) over the link before it ‖ seq ‖ payload. A header holds the last link of the
 //! segment before it, so headers are part of the chain too. The checksum covers the length and
 //! all that follows it; it tells a torn write from a whole one, the links tell what was altered.
+//!
+//! Space is where the writer goes on: to write into what is allotted and written already costs a
+//! file system less than to make the file longer. Only a segment that is being written, or was when
+//! its writer died, has any. The length's highest bit, [`SYNCED`], says that all before this frame
+//! was on the disk when the frame was written: what is missing before it did not get lost on the way.
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
 };
 
 use aws_lc_rs::digest;
+
+use super::torn::{self, Tail};
 
 /// What every segment begins with.
 pub(crate) const MAGIC: &[u8; 8] = b"patgate1";
@@ -29,8 +37,8 @@ pub(crate) const FRAME: usize = 48;
 pub(crate) const PAYLOAD_CAP: usize = 64 * 1024;
 /// What every payload begins with.
 pub(crate) const OPENING: &[u8] = br#"{"v":1,"kind":""#;
-/// How much of a damaged tail is looked at, in bytes: more than one batch ever holds.
-const TAIL_CAP: u64 = 32 * 1024 * 1024;
+/// Set in the length of a frame before which all was on the disk.
+pub(crate) const SYNCED: u32 = 1 << 31;
 
 /// A link of the chain.
 pub(crate) type Link = [u8; 32];
@@ -96,13 +104,15 @@ impl Header {
     }
 }
 
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+/// Takes an array off the front.
+pub(crate) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (head, rest) = bytes.split_first_chunk::<N>()?;
     *bytes = rest;
     Some(*head)
 }
 
-fn checksum(length: u32, rest: &[u8]) -> u32 {
+/// Of a frame, by its length as it stands there and what follows the checksum.
+pub(crate) fn checksum(length: u32, rest: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&length.to_le_bytes()), rest)
 }
 
@@ -115,12 +125,12 @@ pub(crate) fn sha256(bytes: &[u8]) -> Link {
     link
 }
 
-/// Appends a frame and returns its hash, the link for the next.
+/// Appends a frame and returns its hash, the link for the next. `synced`: all before it is on the disk.
 ///
 /// The link before it is written where the hash will stand, so that what is hashed lies in one
 /// piece and nothing is copied twice.
-pub(crate) fn push(out: &mut Vec<u8>, link: &Link, seq: u64, payload: &[u8]) -> Link {
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+pub(crate) fn push(out: &mut Vec<u8>, link: &Link, seq: u64, payload: &[u8], synced: bool) -> Link {
+    let length = u32::try_from(payload.len()).unwrap_or(!SYNCED) | if synced { SYNCED } else { 0 };
     let start = out.len();
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
@@ -169,6 +179,8 @@ pub(crate) enum Next<'a> {
     Frame(Frame<'a>),
     /// The end of the file.
     End,
+    /// Zeros where a frame would begin: space, if nothing else follows.
+    Space,
     /// Bytes that are no frame, or not a whole one.
     Bad,
 }
@@ -209,7 +221,7 @@ impl Reader {
         Ok(Header::decode(&bytes).map(|header| (header, sha256(&bytes))))
     }
 
-    /// Reads the next frame. After [`Next::Bad`], [`Self::offset`] is where the bad bytes begin.
+    /// Reads the next frame. Unless it is one, [`Self::offset`] is where what was found begins.
     ///
     /// # Errors
     /// Reading failed.
@@ -222,7 +234,10 @@ impl Reader {
         let mut rest = head.as_slice();
         let length = take(&mut rest).map(u32::from_le_bytes).unwrap_or_default();
         let crc = take(&mut rest).map(u32::from_le_bytes).unwrap_or_default();
-        let size = length as usize;
+        if length == 0 {
+            return Ok(Next::Space);
+        }
+        let size = (length & !SYNCED) as usize;
         if got < head.len() || size == 0 || size > PAYLOAD_CAP {
             return Ok(Next::Bad);
         }
@@ -241,7 +256,7 @@ impl Reader {
         Ok(Next::Frame(Frame { seq, hash, payload: &self.payload, whole: &mut self.buffer }))
     }
 
-    /// Goes back to where the last bad bytes began, to read again what may have grown since.
+    /// Goes back to where the next frame begins, to read again what may have been written since.
     ///
     /// # Errors
     /// Seeking failed.
@@ -249,59 +264,34 @@ impl Reader {
         self.source.seek(SeekFrom::Start(self.offset)).map(drop)
     }
 
-    /// Tells what the bad bytes at [`Self::offset`] are, given that nothing follows this segment.
+    /// Tells what the bytes at [`Self::offset`] are that are no frame, given that nothing follows
+    /// this segment. `None` if they are being written: the reader stands there again.
     ///
     /// # Errors
     /// Reading failed.
-    pub(crate) fn tail(mut self) -> io::Result<Tail> {
+    pub(crate) fn tail(&mut self) -> io::Result<Option<Tail>> {
         self.again()?;
-        let length = self.source.get_ref().metadata()?.len();
         let mut rest = Vec::new();
-        self.source.take(TAIL_CAP).read_to_end(&mut rest)?;
-        Ok(Tail { offset: self.offset, bytes: length.saturating_sub(self.offset), altered: altered(&rest) })
+        self.source.by_ref().take(torn::CAP).read_to_end(&mut rest)?;
+        // What is read while it is written may show the end without the beginning.
+        self.again()?;
+        let changed = !is_same(self.source.by_ref().take(torn::CAP), &rest)?;
+        self.again()?;
+        Ok((!changed).then(|| torn::tail(&rest, self.offset)).flatten())
     }
 }
 
-/// What is wrong at the end of a last segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tail {
-    /// Where it begins.
-    pub(crate) offset: u64,
-    /// How many bytes there are.
-    pub(crate) bytes: u64,
-    /// What shows that this is no write that broke off.
-    pub(crate) altered: Option<&'static str>,
-}
-
-/// A write that broke off is the beginning of a frame, or zeros where nothing was written. Whole
-/// frames after it, or a frame of full length with another content, are somebody's doing.
-fn altered(rest: &[u8]) -> Option<&'static str> {
-    if rest.windows(OPENING.len()).enumerate().any(|(at, window)| {
-        window == OPENING
-            && at > FRAME
-            && at.checked_sub(FRAME).is_some_and(|start| is_frame(rest, start, None))
-    }) {
-        return Some("a record was changed or removed");
+fn is_same(mut source: impl BufRead, mut rest: &[u8]) -> io::Result<bool> {
+    loop {
+        let bytes = source.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(rest.is_empty());
+        }
+        let Some(after) = rest.strip_prefix(bytes) else { return Ok(false) };
+        rest = after;
+        let length = bytes.len();
+        source.consume(length);
     }
-    if is_frame(rest, 0, Some(rest.len().saturating_sub(FRAME))) {
-        return Some("a record's length was changed");
-    }
-    let size = rest.first_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
-    let whole = size > 0 && size <= PAYLOAD_CAP && rest.len() >= FRAME + size;
-    let unwritten = rest.get(..FRAME + size).is_none_or(|frame| frame.ends_with(&[0; 16]));
-    (whole && !unwritten).then_some("a record was changed")
-}
-
-fn is_frame(rest: &[u8], start: usize, size: Option<usize>) -> bool {
-    let Some(mut head) = rest.get(start..) else { return false };
-    let head = &mut head;
-    let (Some(length), Some(crc)) = (take(head).map(u32::from_le_bytes), take(head).map(u32::from_le_bytes))
-    else {
-        return false;
-    };
-    let size = size.unwrap_or(length as usize);
-    let (Ok(length), true) = (u32::try_from(size), size > 0 && size <= PAYLOAD_CAP) else { return false };
-    head.get(..FRAME - 8 + size).is_some_and(|body| checksum(length, body) == crc)
 }
 
 fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -13,6 +14,11 @@ use super::{
     record,
 };
 use crate::clock;
+
+/// The least and the most space that is made ahead at a time, in bytes.
+const STEP: RangeInclusive<u64> = 16 * 1024..=1024 * 1024;
+/// Space is made up to a multiple of this, in bytes.
+const PAGE: u64 = 4096;
 
 /// When a segment is closed and the next begun.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +54,24 @@ struct Open {
     path: PathBuf,
     /// What is on the disk, in bytes.
     length: u64,
+    /// How long the file is, in bytes, with the space ahead.
+    space: u64,
+    /// Whether all of it was synced.
+    synced: bool,
+    /// Whether space could not be made.
+    cramped: bool,
     begun: Instant,
+}
+
+impl Open {
+    /// Ends it where its records end, on the disk.
+    fn finish(&mut self) -> io::Result<()> {
+        if self.space > self.length {
+            self.file.cut(self.length)?;
+            self.space = self.length;
+        }
+        self.file.sync()
+    }
 }
 
 impl Journal {
@@ -101,7 +124,7 @@ impl Journal {
             if (open.length < self.rotation.size && !aged) || open.length <= HEADER as u64 {
                 return Ok(());
             }
-            open.file.sync()?;
+            open.finish()?;
             self.open = None;
         }
         let number = self.number + 1;
@@ -126,14 +149,16 @@ impl Journal {
         self.out.clear();
         self.out.extend_from_slice(&header);
         self.staged = Position { seq: self.durable.seq, link: frame::sha256(&header) };
-        self.open = Some(Open { file, path, length: 0, begun: clock::now() });
+        let begun = clock::now();
+        self.open = Some(Open { file, path, length: 0, space: 0, synced: false, cramped: false, begun });
         Ok(())
     }
 
     /// Stages a record.
     pub(crate) fn append(&mut self, payload: &[u8]) {
         let seq = self.staged.seq + 1;
-        let link = frame::push(&mut self.out, &self.staged.link, seq, payload);
+        let synced = self.out.is_empty() && self.open.as_ref().is_some_and(|open| open.synced);
+        let link = frame::push(&mut self.out, &self.staged.link, seq, payload, synced);
         self.staged = Position { seq, link };
     }
 
@@ -143,27 +168,57 @@ impl Journal {
     /// None of it counts as written.
     pub(crate) fn commit(&mut self, sync: bool) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Err(io::Error::other("no segment is open")) };
-        open.file.append(&self.out)?;
+        let end = open.length + self.out.len() as u64;
+        // It may be longer by now, whatever comes of this.
+        open.space = open.space.max(end);
+        open.file.write(&self.out, open.length)?;
         if sync {
             open.file.sync()?;
         }
+        open.synced = sync;
         if !open.file.is_named()? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the segment was deleted"));
         }
         if open.length == 0 {
             self.number += 1;
         }
-        open.length += self.out.len() as u64;
+        open.length = end;
         self.durable = self.staged;
         self.out.clear();
         self.out.shrink_to(1024 * 1024);
         Ok(())
     }
 
+    /// Fills the file with zeros ahead of its records, so that the next batches need not make it
+    /// longer: as much as it holds, and none while enough is left. The next sync takes them along.
+    /// Without space left for that, the segment goes on as it is.
+    pub(crate) fn make_space(&mut self) {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        let Some(open) = &mut self.open else { return };
+        let step = open.length.clamp(*STEP.start(), *STEP.end());
+        let end = (open.length + step).next_multiple_of(PAGE).min(self.rotation.size);
+        if open.cramped || open.length == 0 || open.space - open.length >= step / 4 || end <= open.space {
+            return;
+        }
+        let mut written = Ok(());
+        while written.is_ok() && open.space < end {
+            let size = usize::try_from(end - open.space).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+            written = open.file.write(ZEROS.get(..size).unwrap_or(&ZEROS), open.space);
+            open.space += size as u64;
+        }
+        if let Err(error) = written {
+            open.cramped = true;
+            tracing::warn!(%error, "no space can be made ahead of the audit's records");
+            if open.file.cut(open.length).is_ok() {
+                open.space = open.length;
+            }
+        }
+    }
+
     /// Makes all of it durable, whatever the durability, at the end.
     pub(crate) fn close(mut self) {
         if let Some(open) = &mut self.open
-            && let Err(error) = open.file.sync()
+            && let Err(error) = open.finish()
         {
             tracing::warn!(segment = %open.path.display(), %error, "the end of the audit may not be durable");
         }

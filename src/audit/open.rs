@@ -11,7 +11,6 @@ use super::{
     Audit, OpenError,
     chain::{self, Fault, Lock, Locking, Walked},
     disk::{self, Disk},
-    frame::HEADER,
     journal::{self, Journal, Rotation},
     queue::Shared,
     record::{self, Fate, Record, Timekeeper},
@@ -98,10 +97,11 @@ fn mend(
         if tail.offset == 0 {
             std::fs::remove_file(path).and_then(|()| disk::sync_folder(folder)).map_err(io)?;
         } else {
-            let file = std::fs::OpenOptions::new().write(true).open(path).map_err(io)?;
-            file.set_len(tail.offset).and_then(|()| file.sync_all()).map_err(io)?;
+            cut_off(path, tail.offset).map_err(io)?;
         }
         cut = Some((path.clone(), tail.bytes));
+    } else if let Some((path, end)) = &found.walked.space {
+        cut_off(path, *end).map_err(io)?;
     }
     let mut name = found.walked.chain;
     if number == 0 && aws_lc_rs::rand::fill(&mut name).is_err() {
@@ -130,6 +130,13 @@ fn mend(
     });
     written.map_err(io)?;
     Ok(journal)
+}
+
+/// Ends a segment where its records end.
+fn cut_off(segment: &Path, length: u64) -> io::Result<()> {
+    let file = std::fs::OpenOptions::new().write(true).open(segment)?;
+    file.set_len(length)?;
+    file.sync_all()
 }
 
 /// The outcome of a request whose end nobody saw.
@@ -179,9 +186,12 @@ fn read(folder: &Path) -> Result<Found, OpenError> {
         return Err(OpenError::Altered(format!("{}: segment {missing} is missing", folder.display())));
     }
     // A last segment whose header is torn holds nothing: the ones before it are read instead.
-    let torn =
-        segments.last().map_or(Ok(0), |(_, path)| path.metadata().map(|file| file.len())).map_err(io)?;
-    let keep = if torn < HEADER as u64 { READ + 1 } else { READ };
+    let fault = |fault| match fault {
+        Fault::Io(path, error) => OpenError::Io(path, error),
+        altered @ Fault::Altered { .. } => OpenError::Altered(altered.to_string()),
+    };
+    let unbegun = segments.last().map_or(Ok(false), |(_, path)| chain::is_unbegun(path)).map_err(fault)?;
+    let keep = if unbegun { READ + 1 } else { READ };
     let last = segments.get(segments.len().saturating_sub(keep)..).unwrap_or_default();
     let mut open: HashMap<Box<[u8]>, Intent> = HashMap::new();
     let walked = chain::walk(last, &mut |seq, payload| {
@@ -196,10 +206,7 @@ fn read(folder: &Path) -> Result<Found, OpenError> {
             _ => {}
         }
     })
-    .map_err(|fault| match fault {
-        Fault::Io(path, error) => OpenError::Io(path, error),
-        altered @ Fault::Altered { .. } => OpenError::Altered(altered.to_string()),
-    })?;
+    .map_err(fault)?;
     let mut open: Vec<_> = open.into_values().collect();
     open.sort_by_key(|intent| intent.seq);
     Ok(Found { walked, open })

@@ -164,6 +164,7 @@ impl Cursor {
 
     /// The next record, if there is one at present.
     fn next(&mut self) -> io::Result<Option<Line>> {
+        let mut fresh = false;
         loop {
             let Some(mut reader) = self.reader.take() else {
                 let path = chain::segment(&self.folder, self.segment);
@@ -187,7 +188,8 @@ impl Cursor {
                     Some(Line { chain, seq: frame.seq, payload: frame.payload.to_vec() })
                 }
                 Next::End => None,
-                Next::Bad => {
+                Next::Space if !ended || !fresh => None,
+                Next::Space | Next::Bad => {
                     let path = chain::segment(&self.folder, self.segment);
                     self.unreadable = Some(format!("{}: at byte {}", path.display(), reader.offset()));
                     None
@@ -198,12 +200,17 @@ impl Cursor {
                 self.reader = Some(reader);
                 return Ok(seen);
             }
+            if ended && fresh {
+                self.segment += 1;
+                continue;
+            }
+            reader.again()?;
+            self.reader = Some(reader);
             if !ended {
-                reader.again()?;
-                self.reader = Some(reader);
                 return Ok(None);
             }
-            self.segment += 1;
+            // What was read ahead may be older than the segment's end.
+            fresh = true;
         }
     }
 }

@@ -69,7 +69,13 @@ impl Writer {
                 }
             } else if !batches.is_empty() {
                 match self.write(&batches) {
-                    Ok(()) => Self::acknowledge(&mut batches),
+                    Ok(()) => {
+                        Self::acknowledge(&mut batches);
+                        // It pays where each batch is synced; and what is left of a full disk is for records.
+                        if self.shared.durability == Durability::Disk && self.shared.accepts().is_ok() {
+                            self.journal.make_space();
+                        }
+                    }
                     Err(error) => {
                         self.fail(&error);
                         self.set_aside(&mut batches);

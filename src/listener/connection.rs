@@ -21,6 +21,12 @@ use crate::{config::Listen, limits::ConnectionShare, refusal::Refusal, upstream:
 /// How long a connection that is new when draining begins may take to send its request.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
+/// The largest head of a request, in bytes.
+const HEAD: usize = 32 * 1024;
+
+/// The most of a body that is read at once over HTTP/1, in bytes. A connection that sent less never holds so much.
+const BUFFER: usize = 128 * 1024;
+
 /// Serves one connection to its end.
 pub(super) async fn run<P>(
     stream: TcpStream,
@@ -72,7 +78,8 @@ where
     let (address, house, phase) =
         (requests.peer.address, Rc::clone(&requests.house), Rc::clone(&requests.phase));
     let mut builder = conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(32 * 1024).max_headers(64);
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_headers(64);
+    builder.max_header_size(HEAD).max_buf_size(BUFFER);
     let connection = Box::pin(builder.serve_connection(io, requests));
     async move {
         let life = house.life.clone();

@@ -31,8 +31,8 @@ const PORT: u16 = 443;
 /// connection that waits costs little. It also bounds the head of an answer.
 const BUFFER: usize = 128 * 1024;
 
-/// What is read from the socket at once, in bytes: two records of TLS.
-const READ_AHEAD: usize = 32 * 1024;
+/// What is read from the socket at once, in bytes: eight records of TLS. Only what was read into once takes memory.
+const READ_AHEAD: usize = 128 * 1024;
 
 /// The authorities whose certificates are believed: the platform's, else those that came with patgate. Cheap to
 /// clone; one for all workers.

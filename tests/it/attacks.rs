@@ -275,6 +275,22 @@ fn a_head_that_trickles_is_cut_off_and_on_record() {
 }
 
 #[test]
+fn a_head_is_as_large_as_documented_and_no_larger() {
+    let proxy = setup().start();
+    let head = |size: usize| {
+        let bare = last(GOOD).len() + "X-Pad: \r\n".len();
+        format!(
+            "GET {GOOD} HTTP/1.1\r\n{HOST}X-Pad: {}\r\nConnection: close\r\n\r\n",
+            "x".repeat(size - bare)
+        )
+    };
+    for (size, status) in [(32 * 1024 - 1, 200), (32 * 1024 + 1, 431), (100 * 1024, 431)] {
+        assert_eq!(statuses(&proxy.raw(head(size).as_bytes())), [status], "{size}");
+    }
+    settled(&proxy, "connection", 2);
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_let_go_and_so_is_azure_devops() {
     let proxy = setup().limits("write-idle = \"1s\"").start();
     let mut socket = TcpStream::connect(proxy.address).unwrap();

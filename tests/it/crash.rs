@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    io::Write,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,13 @@ use crate::{
 fn last_segment(audit: &Path) -> PathBuf {
     let entries = fs::read_dir(audit.join("chain-1")).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.extension().is_some_and(|extension| extension == "seg")).max().unwrap()
+}
+
+/// A segment, and where its records end and its space begins.
+fn records_of(segment: &Path) -> (fs::File, u64) {
+    let bytes = fs::read(segment).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    (fs::OpenOptions::new().write(true).open(segment).unwrap(), end as u64)
 }
 
 fn verdict(audit: &Path) -> Option<i32> {
@@ -37,8 +44,8 @@ fn killed_twenty_times_under_load_every_use_is_on_record() {
         verdict(&proxy.audit);
         if round % 5 == 4 {
             // The machine died in the middle of a write.
-            let mut segment = fs::OpenOptions::new().append(true).open(last_segment(&proxy.audit)).unwrap();
-            segment.write_all(&[0x2c, 1, 0, 0, 0xaa, 0xbb, 0xcc, 0xdd, b'{', b'"', b'v']).unwrap();
+            let (segment, end) = records_of(&last_segment(&proxy.audit));
+            segment.write_all_at(&[0x2c, 1, 0, 0, 0xaa, 0xbb, 0xcc, 0xdd, b'{', b'"', b'v'], end).unwrap();
             assert_eq!(verdict(&proxy.audit), Some(1));
             torn += 1;
         }
@@ -51,9 +58,8 @@ fn killed_twenty_times_under_load_every_use_is_on_record() {
         record["kind"] == "outcome" && record["path"] == "/contoso/_apis/projects"
     });
     proxy.kill();
-    let segment = last_segment(&proxy.audit);
-    let length = fs::metadata(&segment).unwrap().len();
-    fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(length - 3).unwrap();
+    let (segment, end) = records_of(&last_segment(&proxy.audit));
+    segment.set_len(end - 3).unwrap();
     assert_eq!(verdict(&proxy.audit), Some(1));
     proxy.launch();
     torn += 1;
