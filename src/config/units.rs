@@ -25,7 +25,8 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Du
     Err(format!("{text} is out of range; write a duration from {least} to {most}"))
 }
 
-fn written(millis: u128) -> String {
+/// As it is written in a configuration.
+pub(super) fn written(millis: u128) -> String {
     let unit =
         DURATIONS.iter().rev().find(|(_, unit)| millis > 0 && millis.is_multiple_of(u128::from(*unit)));
     unit.map_or_else(|| "0s".into(), |(name, unit)| format!("{}{name}", millis / u128::from(*unit)))

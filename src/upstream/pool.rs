@@ -197,7 +197,9 @@ mod tests {
                 let (connection, stream) = tokio::join!(opened, rig.accept());
                 streams.push(stream.unwrap());
                 let mut connection = connection.ok().unwrap();
-                carried.iter().for_each(|token| connection.carry(token));
+                for token in carried {
+                    connection.carry(token);
+                }
                 network.pool.give_back(connection);
             }
             assert_eq!(network.pool.len(), 3);

@@ -18,7 +18,7 @@ use crate::{
     support::{PAT, TestProxy, patgate, setup, text, write_private},
 };
 
-const TIMES: usize = 4;
+const TIMES: usize = 10;
 
 #[test]
 fn a_rotation_in_files_costs_no_client_an_error() {

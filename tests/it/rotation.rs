@@ -72,8 +72,8 @@ pub fn survives(vault: &str, secret: &str, times: usize, mut put: impl FnMut(&st
         proxy.organization().accept(&[new]);
     }
     let done = load.end_whole();
-    let seconds = begun.elapsed().as_secs_f64();
-    println!("{times} rotations, {done} requests, {:.0} a second", done as f64 / seconds);
+    let rate = u128::from(done) * 1_000 / begun.elapsed().as_millis();
+    println!("{times} rotations, {done} requests, {rate} a second");
     proxy.stop();
     let tokens: Vec<_> = tokens.iter().map(String::as_str).collect();
     secrets::assert_absent(&tokens, &[&proxy.path("patgate.log"), &proxy.audit]);
