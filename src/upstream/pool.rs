@@ -208,7 +208,7 @@ mod tests {
             tokio::time::sleep(ROUND * 2).await;
             assert_eq!(network.pool.len(), 1, "without a request");
             let mut connection = network.pool.take(place(1)).unwrap();
-            connection.carry(&token("gone at once"));
+            connection.carry(&token("gone-at-once"));
             network.pool.give_back(connection);
             assert_eq!(network.pool.len(), 0);
         });
