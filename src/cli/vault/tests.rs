@@ -101,13 +101,16 @@ async fn a_test_says_how_a_secret_looks_and_records_the_read() {
             source: CredentialSource::Vault { vault: "local".into(), secret: secret.into() },
             organizations: vec!["contoso".into()],
             owner: None,
-            expires: None,
+            expires: "2020-02-01T00:00:00Z".parse().ok(),
             previous_grace: std::time::Duration::ZERO,
         };
         let tried =
             try_credential(&vault, Duration::from_secs(5), &credential, &fingerprints, &journal).await;
         let (text, json) = (as_text(&credential, &tried), as_json(&credential, &tried));
         assert!(text.starts_with(says), "{text}");
+        let good = tried.is_ok();
+        assert_eq!(text.ends_with(", expired on 2020-02-01"), good, "{text}");
+        assert_eq!(json.contains("\"expires\":\"2020-02-01T00:00:00Z\""), good, "{json}");
         let events = std::mem::take(&mut *journal.0.lock().unwrap());
         assert!(
             events.len() == 1 && events[0].contains("\"test\"") && events[0].contains(outcome),
