@@ -237,7 +237,7 @@ fn what_is_probably_not_meant_is_a_warning() {
             "expired",
         ),
         (
-            without.replacen("[\"contoso\"]", "[\"contoso\", \"fabrikam\"]", 1),
+            without.replacen("[\"Contoso\"]", "[\"contoso\", \"fabrikam\"]", 1),
             "credential.web.organizations",
             "1 December 2026",
         ),
