@@ -20,6 +20,7 @@ use crate::{
     limits::{Rationed, Shares},
     metrics::Metrics,
     refusal::{Refusal, Refused},
+    vault::Chosen,
 };
 
 mod chain;
@@ -311,7 +312,7 @@ pub struct Unavailable(pub Arc<str>);
 #[derive(Debug)]
 pub struct Recorded {
     known: Known,
-    credential: Arc<Credential>,
+    chosen: Chosen,
     shares: Shares,
 }
 
@@ -326,7 +327,7 @@ impl Recorded {
     }
     /// The credential that the intent names.
     pub(crate) fn credential(&self) -> &Arc<Credential> {
-        &self.credential
+        self.chosen.credential()
     }
     /// The intent has been used: what is left may be recorded again, or ended.
     pub(crate) fn spend(self) -> Spent {
@@ -340,8 +341,13 @@ pub struct Spent(Recorded);
 
 impl Spent {
     /// Takes it apart, to end it.
-    pub(crate) fn into_parts(self) -> (Known, Arc<Credential>, Shares) {
-        (self.0.known, self.0.credential, self.0.shares)
+    pub(crate) fn into_parts(self) -> (Known, Chosen, Shares) {
+        (self.0.known, self.0.chosen, self.0.shares)
+    }
+
+    /// Which credential was chosen, to choose another for a further attempt. The next intent names it.
+    pub(crate) fn chosen_mut(&mut self) -> &mut Chosen {
+        &mut self.0.chosen
     }
 }
 
@@ -350,12 +356,12 @@ impl Spent {
 /// # Errors
 /// `audit-unavailable`
 pub async fn intend(_state: (), rationed: Rationed) -> Result<Recorded, Box<Refused>> {
-    let (mut known, rule, credential, shares) = rationed.into_parts();
+    let (mut known, rule, chosen, shares) = rationed.into_parts();
     let entry = &mut known.vetted.passage.entry;
     entry.facts_mut().rule = Some(rule);
-    entry.facts_mut().credential = Some(Arc::clone(&credential.name));
+    entry.facts_mut().credential = Some(Arc::clone(&chosen.credential().name));
     match entry.intend(None, None).await {
-        Ok(()) => Ok(Recorded { known, credential, shares }),
+        Ok(()) => Ok(Recorded { known, chosen, shares }),
         Err(why) => Err(unrecorded(known, &why)),
     }
 }
@@ -371,7 +377,9 @@ pub async fn intend_again(
     path: Option<&str>,
 ) -> Result<Recorded, Box<Refused>> {
     let Spent(mut recorded) = spent;
-    match recorded.known.vetted.passage.entry.intend(Some(purpose), path).await {
+    let entry = &mut recorded.known.vetted.passage.entry;
+    entry.facts_mut().credential = Some(Arc::clone(&recorded.chosen.credential().name));
+    match entry.intend(Some(purpose), path).await {
         Ok(()) => Ok(recorded),
         Err(why) => Err(unrecorded(recorded.known, &why)),
     }

@@ -273,10 +273,43 @@ pub enum RuleClients {
 /// What a rule says.
 #[derive(Debug)]
 pub enum RuleVerdict {
-    /// These actions, with this credential.
-    Allow(Vec<ActionPattern>, Arc<Credential>),
+    /// These actions, with one of these credentials.
+    Allow(Vec<ActionPattern>, Arc<Credentials>),
     /// Not these actions.
     Deny(Vec<ActionPattern>),
+}
+
+/// The credentials of a rule. All may go to the same organisations, so any of them can take another's place.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The one that is preferred.
+    pub first: Arc<Credential>,
+    /// Those that take its place, in order.
+    pub others: Box<[Arc<Credential>]>,
+    /// Which is taken where several could be.
+    pub order: Order,
+}
+
+impl Credentials {
+    /// A single one.
+    #[must_use]
+    pub fn one(credential: Arc<Credential>) -> Self {
+        Self { first: credential, others: Box::default(), order: Order::AsWritten }
+    }
+
+    /// All of them, as they were written.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
+
+/// Which of several credentials is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The first that can be used.
+    AsWritten,
+    /// Of those that can be used, the one whose identity has most left of what Azure DevOps grants it.
+    RateBudget,
 }
 
 /// `[[expect]]`: a policy test.

@@ -5,6 +5,7 @@
 
 use std::{
     net::IpAddr,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -15,11 +16,12 @@ use dashmap::DashMap;
 
 use crate::{
     client::Known,
-    config::{Credential, Limits},
+    config::Limits,
     gate::Wire,
     listener::Arrived,
     policy::Permitted,
     refusal::{Refusal, Refused},
+    vault::{Chosen, Vaults},
 };
 
 /// The counts, shared by all workers.
@@ -120,14 +122,14 @@ pub struct Shares {
 pub struct Rationed {
     known: Known,
     rule: Arc<str>,
-    credential: Arc<Credential>,
+    chosen: Chosen,
     shares: Shares,
 }
 
 impl Rationed {
     /// Takes it apart, for the step below.
-    pub(crate) fn into_parts(self) -> (Known, Arc<str>, Arc<Credential>, Shares) {
-        (self.known, self.rule, self.credential, self.shares)
+    pub(crate) fn into_parts(self) -> (Known, Arc<str>, Chosen, Shares) {
+        (self.known, self.rule, self.chosen, self.shares)
     }
 }
 
@@ -144,12 +146,15 @@ pub async fn admit(counts: Arc<Counts>, mut arrived: Arrived) -> Result<Arrived,
     Ok(arrived)
 }
 
-/// The client's share.
+/// The client's share, and the credential that has most to give.
 ///
 /// # Errors
 /// `too-many-requests`
-pub async fn ration(counts: Arc<Counts>, permitted: Permitted) -> Result<Rationed, Box<Refused>> {
-    let (mut known, rule, credential) = permitted.into_parts();
+pub async fn ration(
+    (counts, vaults): (Arc<Counts>, Rc<Vaults>),
+    permitted: Permitted,
+) -> Result<Rationed, Box<Refused>> {
+    let (mut known, rule, credentials) = permitted.into_parts();
     let cap = known.vetted.passage.snapshot.config.limits.in_flight_per_client;
     let Some(client) = Share::of(&counts.client(&known.client.name), cap) else {
         let vetted = *known.vetted;
@@ -161,7 +166,7 @@ pub async fn ration(counts: Arc<Counts>, permitted: Permitted) -> Result<Ratione
         ));
     };
     let shares = Shares { _total: known.vetted.passage.share.take(), _client: client };
-    Ok(Rationed { known, rule, credential, shares })
+    Ok(Rationed { known, rule, chosen: vaults.choose(credentials), shares })
 }
 
 #[cfg(test)]

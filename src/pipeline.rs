@@ -53,7 +53,7 @@ pub fn pipeline(
         .layer(stage((), gate::vet))
         .layer(stage((), client::identify))
         .layer(stage((), policy::permit))
-        .layer(stage(Arc::clone(&parts.counts), limits::ration))
+        .layer(stage((Arc::clone(&parts.counts), Rc::clone(&parts.vaults)), limits::ration))
         .layer(stage((), audit::intend))
         .layer(stage(Rc::clone(&parts.vaults), vault::arm))
         .service(service_fn(move |armed| upstream::forward(Rc::clone(&upstream), armed)))

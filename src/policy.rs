@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use crate::{
     client::Known,
     clock,
-    config::{self, Config, Credential},
+    config::{self, Config, Credentials},
     gate::{Action, Target, Vetted},
     refusal::{Refusal, Refused},
 };
@@ -40,18 +40,18 @@ pub use pattern::Pattern;
 use object::Object;
 use rule::{Asked, Miss, Rule};
 
-/// A request that a rule allows, with the credential that the rule names.
+/// A request that a rule allows, with the credentials that the rule names.
 #[derive(Debug)]
 pub struct Permitted {
     known: Known,
     rule: Arc<str>,
-    credential: Arc<Credential>,
+    credentials: Arc<Credentials>,
 }
 
 impl Permitted {
     /// Takes it apart, for the step below.
-    pub(crate) fn into_parts(self) -> (Known, Arc<str>, Arc<Credential>) {
-        (self.known, self.rule, self.credential)
+    pub(crate) fn into_parts(self) -> (Known, Arc<str>, Arc<Credentials>) {
+        (self.known, self.rule, self.credentials)
     }
 }
 
@@ -75,7 +75,7 @@ pub struct Policy {
 enum Decision<'a> {
     Allowed {
         rule: &'a Rule,
-        credential: &'a Arc<Credential>,
+        credentials: &'a Arc<Credentials>,
     },
     Denied {
         rule: &'a Rule,
@@ -93,9 +93,9 @@ enum Decision<'a> {
 }
 
 impl<'a> Decision<'a> {
-    fn verdict(&self) -> Result<(&'a Rule, &'a Arc<Credential>), Refusal> {
+    fn verdict(&self) -> Result<(&'a Rule, &'a Arc<Credentials>), Refusal> {
         match self {
-            Self::Allowed { rule, credential } => Ok((rule, credential)),
+            Self::Allowed { rule, credentials } => Ok((rule, credentials)),
             Self::Denied { .. } => Err(Refusal::DeniedByRule),
             Self::Elsewhere { .. } => Err(Refusal::CredentialElsewhere),
             Self::Mints(_) | Self::Nothing { .. } => Err(Refusal::NoRule),
@@ -159,13 +159,13 @@ impl Policy {
         }
         let (mut near, mut elsewhere) = (None, None);
         for rule in self.rules_of(asked.client) {
-            match (rule.miss(asked), &rule.credential) {
+            match (rule.miss(asked), &rule.credentials) {
                 (Some(Miss::Action), Some(_)) => near = near.or(Some(rule)),
                 (Some(_), _) => {}
                 (None, None) => return Decision::Denied { rule },
-                (None, Some(credential)) => {
-                    if goes_to(credential, asked.object.organization()) {
-                        return Decision::Allowed { rule, credential };
+                (None, Some(credentials)) => {
+                    if goes_to(credentials, asked.object.organization()) {
+                        return Decision::Allowed { rule, credentials };
                     }
                     if !asked.object.is_discovery {
                         return Decision::Elsewhere { rule };
@@ -195,9 +195,9 @@ fn now() -> Timestamp {
     Timestamp::try_from(clock::wall()).unwrap_or(Timestamp::MAX)
 }
 
-/// Whether a credential may go to an organisation, which is in lower case.
-fn goes_to(credential: &Credential, organization: &str) -> bool {
-    credential.organizations.iter().any(|own| **own == *organization)
+/// Whether a rule's credentials may go to an organisation, which is in lower case. All of them go to the same.
+fn goes_to(credentials: &Credentials, organization: &str) -> bool {
+    credentials.first.organizations.iter().any(|own| **own == *organization)
 }
 
 /// Asks the rules.
@@ -213,10 +213,10 @@ pub async fn permit((): (), mut known: Known) -> Result<Permitted, Box<Refused>>
     facts.policy = Some(Arc::clone(policy.name(snapshot.generation)));
     facts.rule = decision.rule().map(|rule| Arc::clone(&rule.name));
     let why = match decision.verdict() {
-        Ok((rule, credential)) => {
-            facts.credential = Some(Arc::clone(&credential.name));
-            let (rule, credential) = (Arc::clone(&rule.name), Arc::clone(credential));
-            return Ok(Permitted { known, rule, credential });
+        Ok((rule, credentials)) => {
+            facts.credential = Some(Arc::clone(&credentials.first.name));
+            let (rule, credentials) = (Arc::clone(&rule.name), Arc::clone(credentials));
+            return Ok(Permitted { known, rule, credentials });
         }
         Err(why) => why,
     };

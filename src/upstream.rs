@@ -112,9 +112,12 @@ pub async fn forward(upstream: Rc<Upstream>, mut armed: Armed) -> Result<Respons
         match Verdict::of(answer.response.status(), answer.response.headers()) {
             Verdict::Answer => return trip.deliver(sent, answer),
             // Boxed: seldom, and large.
-            verdict => armed = Box::pin(trip.renew(sent, answer, verdict, renewed)).await?,
+            verdict => {
+                let used = Arc::clone(sent.recorded().credential());
+                armed = Box::pin(trip.renew(sent, answer, verdict, renewed)).await?;
+                renewed = Arc::ptr_eq(&used, armed.recorded().credential());
+            }
         }
-        renewed = true;
     }
 }
 
@@ -199,7 +202,8 @@ impl Trip {
             return self.refuse(spent, Fault::echo(), Some(head.status));
         }
         measure(&mut passed, &head.headers, incoming.size_hint().exact());
-        let (known, _, share) = spent.into_parts();
+        let (known, chosen, share) = spent.into_parts();
+        self.upstream.vaults.note_budget(&chosen, &head.headers);
         let Known { vetted, .. } = known;
         let Vetted { passage, .. } = *vetted;
         let serves = |name: &str| Host::parse(name).is_some();

@@ -29,6 +29,7 @@ use crate::{
 mod backoff;
 mod breaker;
 mod cache;
+mod choice;
 #[cfg(test)]
 mod contract;
 pub mod environment;
@@ -44,6 +45,7 @@ pub mod token;
 pub(crate) mod trial;
 
 pub use cache::{Refreshed, Unrefreshed};
+pub use choice::Chosen;
 pub use health::{Health, State};
 pub(crate) use private::without_line_end;
 pub use token::{FingerprintKey, Scheme, Token};

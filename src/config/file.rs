@@ -114,9 +114,10 @@ fn unused(root: &Fields<'_>, files: &[Fields<'_>], rules: &[Rule]) {
     let allowed: BTreeSet<&str> = rules
         .iter()
         .filter_map(|rule| match &rule.verdict {
-            RuleVerdict::Allow(_, credential) => Some(&*credential.name),
+            RuleVerdict::Allow(_, credentials) => Some(credentials.iter().map(|one| &*one.name)),
             RuleVerdict::Deny(_) => None,
         })
+        .flatten()
         .collect();
     for (name, item) in root.named("credential") {
         if !allowed.contains(&*name) {

@@ -183,7 +183,7 @@ fn the_full_configuration_arrives_whole() {
     );
     assert!(matches!(config.rules[0].clients, RuleClients::Any));
     assert!(matches!(&config.rules[0].verdict, RuleVerdict::Deny(actions) if actions.len() == 1));
-    assert!(matches!(&config.rules[2].verdict, RuleVerdict::Allow(_, it) if *it.name == *"web-write"));
+    assert!(matches!(&config.rules[2].verdict, RuleVerdict::Allow(_, it) if *it.first.name == *"web-write"));
     assert!(config.rules[2].until.is_some() && config.rules[0].help.is_some());
     assert!(config.expects[0].allowed && !config.expects[1].allowed);
     for name in ["patgate.toml", "certs/server.pem", "certs/server.key", "vault.key"] {

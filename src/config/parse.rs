@@ -51,6 +51,10 @@ impl<'a> Item<'a> {
         self.notes.source(file);
     }
 
+    pub(super) fn is_array(&self) -> bool {
+        self.value.is_array()
+    }
+
     pub(super) fn is_table(&self) -> bool {
         self.value.is_table()
     }

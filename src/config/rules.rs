@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    Client, Credential, Place, Rule, RuleClients, RuleVerdict,
+    Client, Credential, Credentials, Order, Place, Rule, RuleClients, RuleVerdict,
     parse::{Fields, Item},
+    suggest,
     text::shown,
     units,
     vaults::{Named, past},
@@ -84,7 +85,7 @@ fn verdict(
     paths: &[(Pattern, Item<'_>)],
     credentials: &Named<Arc<Credential>>,
 ) -> Option<RuleVerdict> {
-    let credential = fields.optional("credential");
+    let (credential, order) = (fields.optional("credential"), fields.optional("credential-order"));
     match (fields.optional("allow"), fields.optional("deny")) {
         (Some(allow), None) => {
             if fields.lacks("paths") && fields.lacks("in") {
@@ -94,12 +95,12 @@ fn verdict(
             if credential.is_none() {
                 fields.absence("allows without a credential; name one with credential = \"NAME\"");
             }
-            let credential = rule_credential(&credential?, credentials)?;
-            covered(paths, credential);
-            Some(RuleVerdict::Allow(actions?, Arc::clone(credential)))
+            let credentials = rule_credentials(&credential?, order.as_ref(), credentials)?;
+            covered(paths, &credentials.first);
+            Some(RuleVerdict::Allow(actions?, Arc::new(credentials)))
         }
         (None, Some(deny)) => {
-            if let Some(item) = credential {
+            for item in [credential, order].into_iter().flatten() {
                 item.problem("stands in a rule that denies, which sends none; leave it out");
             }
             actions(&deny).map(RuleVerdict::Deny)
@@ -141,15 +142,61 @@ fn rule_clients(item: &Item<'_>, clients: &Named<Arc<Client>>) -> Option<RuleCli
     }
 }
 
-fn rule_credential<'a>(
+fn rule_credentials(
     item: &Item<'_>,
-    credentials: &'a Named<Arc<Credential>>,
-) -> Option<&'a Arc<Credential>> {
+    order: Option<&Item<'_>>,
+    credentials: &Named<Arc<Credential>>,
+) -> Option<Credentials> {
     if item.is_table() {
         item.problem("a table of credentials is not in this version; make a rule for each organization");
         return None;
     }
-    credentials.find("credential", item, item.string()?)
+    let find = |item: &Item<'_>| credentials.find("credential", item, item.string()?).cloned();
+    let (first, others) = if item.is_array() {
+        let items = item.array("name one credential, or several that may take each other's place")?;
+        let found: Vec<_> = items.iter().map(|item| Some((find(item)?, item))).collect();
+        // Every one is looked up, and what is missing noted, before the first `None` ends it.
+        let mut found = found.into_iter().collect::<Option<Vec<_>>>()?.into_iter();
+        let (first, _) = found.next()?;
+        let mut others: Vec<Arc<Credential>> = Vec::new();
+        for (other, item) in found {
+            if std::iter::once(&first).chain(&others).any(|known| Arc::ptr_eq(known, &other)) {
+                item.problem(format!("\"{}\" stands here twice; keep one", shown(&other.name)));
+            } else if !is_for_the_same(&first, &other) {
+                item.problem(format!(
+                    "\"{}\" may not go to the same organizations as \"{}\", so it can't take its place; make a rule \
+                     for each",
+                    shown(&other.name),
+                    shown(&first.name)
+                ));
+            } else {
+                others.push(other);
+            }
+        }
+        (first, others)
+    } else {
+        (find(item)?, Vec::new())
+    };
+    let order = match order {
+        None => Order::AsWritten,
+        Some(order) => match order.string()? {
+            "as-written" => Order::AsWritten,
+            "rate-budget" => Order::RateBudget,
+            other => {
+                let instead = suggest::instead(other, &["as-written", "rate-budget"]);
+                order.problem(format!("\"{}\" is no order; {instead}", shown(other)));
+                return None;
+            }
+        },
+    };
+    Some(Credentials { first, others: others.into(), order })
+}
+
+fn is_for_the_same(one: &Credential, other: &Credential) -> bool {
+    let all = |one: &Credential, other: &Credential| {
+        one.organizations.iter().all(|name| other.organizations.contains(name))
+    };
+    all(one, other) && all(other, one)
 }
 
 /// Notes every path into an organization that the credential may not go to: it would be refused every time.

@@ -35,6 +35,9 @@ pub struct Explanation {
     pub rule: Option<Arc<str>>,
     /// The credential that would be used.
     pub credential: Option<Arc<str>>,
+    /// Those that would take its place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_credentials: Vec<Arc<str>>,
     /// The code of the refusal.
     pub refusal: Option<&'static str>,
     /// What is special about this request.
@@ -120,6 +123,7 @@ pub fn explain(policy: &Policy, clients: &Table, from: IpAddr, method: &str, tar
         allowed: false,
         rule: None,
         credential: None,
+        other_credentials: Vec::new(),
         refusal: None,
         note: None,
         help: None,
@@ -151,9 +155,11 @@ impl Explanation {
         self.help = decision.help().cloned();
         self.rule = decision.rule().map(|rule| Arc::clone(&rule.name));
         match decision.verdict() {
-            Ok((_, credential)) => {
+            Ok((_, credentials)) => {
                 self.allowed = true;
-                self.credential = Some(Arc::clone(&credential.name));
+                self.credential = Some(Arc::clone(&credentials.first.name));
+                self.other_credentials =
+                    credentials.others.iter().map(|other| Arc::clone(&other.name)).collect();
             }
             Err(refusal) => self.refusal = Some(refusal.code()),
         }
@@ -190,13 +196,13 @@ impl Reading {
 
 impl Step {
     fn new(rule: &Rule, asked: &Asked<'_>) -> Self {
-        let outcome = match (rule.miss(asked), &rule.credential) {
+        let outcome = match (rule.miss(asked), &rule.credentials) {
             (Some(Miss::Client), _) => Outcome::OtherClient,
             (Some(Miss::Expired), _) => Outcome::Expired,
             (Some(Miss::Path), _) => Outcome::OtherPath,
             (Some(Miss::Action), _) => Outcome::OtherAction,
             (None, None) => Outcome::Denies,
-            (None, Some(credential)) if super::goes_to(credential, asked.object.organization()) => {
+            (None, Some(credentials)) if super::goes_to(credentials, asked.object.organization()) => {
                 Outcome::Allows
             }
             (None, Some(_)) => Outcome::CredentialElsewhere,
@@ -281,7 +287,8 @@ impl fmt::Display for Explanation {
         f.write_str("verdict  ")?;
         match (&self.rule, &self.credential, self.refusal) {
             (Some(rule), Some(credential), None) => {
-                write!(f, "allowed by {rule:?} with the credential {credential:?}")
+                write!(f, "allowed by {rule:?} with the credential {credential:?}")?;
+                self.other_credentials.iter().try_for_each(|other| write!(f, " or {other:?}"))
             }
             (Some(rule), _, refusal) => write!(f, "refused by {rule:?}: {}", refusal.unwrap_or("no-rule")),
             (None, _, refusal) => write!(f, "refused: {}", refusal.unwrap_or("no-rule")),

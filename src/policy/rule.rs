@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::{
-    config::{self, Credential, Place, RuleClients, RuleVerdict},
+    config::{self, Credentials, Place, RuleClients, RuleVerdict},
     gate::{Action, ActionPattern},
     policy::{object::Object, pattern::Pattern},
 };
@@ -38,7 +38,7 @@ pub(crate) struct Rule {
     pub(crate) paths: Box<[Pattern]>,
     pub(crate) actions: Box<[ActionPattern]>,
     /// `None`: a denial.
-    pub(crate) credential: Option<Arc<Credential>>,
+    pub(crate) credentials: Option<Arc<Credentials>>,
     pub(crate) help: Option<Arc<str>>,
     pub(crate) until: Option<Timestamp>,
     pub(crate) place: Place,
@@ -50,8 +50,8 @@ impl Rule {
             RuleClients::Any => None,
             RuleClients::Named(names) => Some(names.as_slice().into()),
         };
-        let (actions, credential) = match &rule.verdict {
-            RuleVerdict::Allow(actions, credential) => (actions, Some(Arc::clone(credential))),
+        let (actions, credentials) = match &rule.verdict {
+            RuleVerdict::Allow(actions, credentials) => (actions, Some(Arc::clone(credentials))),
             RuleVerdict::Deny(actions) => (actions, None),
         };
         Self {
@@ -59,7 +59,7 @@ impl Rule {
             clients,
             paths: rule.paths.as_slice().into(),
             actions: actions.as_slice().into(),
-            credential,
+            credentials,
             help: rule.help.clone(),
             until: rule.until,
             place: rule.place.clone(),
@@ -74,7 +74,7 @@ impl Rule {
         if self.until.is_some_and(|until| until <= asked.now) {
             return Some(Miss::Expired);
         }
-        if self.credential.is_some() && asked.object.is_discovery {
+        if self.credentials.is_some() && asked.object.is_discovery {
             // Any rule of the client in this organisation opens it.
             return (!self.reaches(asked.object.organization())).then_some(Miss::Path);
         }
@@ -92,7 +92,7 @@ impl Rule {
     /// Whether it is a denial that is about this request only because the request leaves open what it is about.
     pub(crate) fn is_in_doubt(&self, asked: &Asked<'_>) -> bool {
         let is_certain = self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.is(&asked.object));
-        self.credential.is_none() && !is_certain
+        self.credentials.is_none() && !is_certain
     }
 
     fn reaches(&self, organization: &str) -> bool {
@@ -101,7 +101,7 @@ impl Rule {
 
     fn has_path(&self, asked: &Asked<'_>) -> bool {
         let object = &asked.object;
-        if self.credential.is_some() {
+        if self.credentials.is_some() {
             return self.paths.iter().any(|pattern| pattern.matches(object));
         }
         // Discovery shows no project's content, so that a denial must mean it in so many words.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     client::Table,
-    config::{Client, CredentialSource, Place, RuleClients, RuleVerdict},
+    config::{Client, Credential, CredentialSource, Credentials, Place, RuleClients, RuleVerdict},
     gate::{ActionPattern, read_line},
 };
 
@@ -49,7 +49,12 @@ fn rule(name: &str, clients: &str, paths: &str, verdict: RuleVerdict) -> config:
 }
 
 fn allow(name: &str, clients: &str, paths: &str, names: &str) -> config::Rule {
-    rule(name, clients, paths, RuleVerdict::Allow(actions(names), credential("web-read", &["contoso"])))
+    rule(
+        name,
+        clients,
+        paths,
+        RuleVerdict::Allow(actions(names), Arc::new(Credentials::one(credential("web-read", &["contoso"])))),
+    )
 }
 
 fn deny(name: &str, clients: &str, paths: &str, names: &str) -> config::Rule {
@@ -97,14 +102,20 @@ fn policy() -> Policy {
             "agents roam",
             "agents",
             "/*/roam/**",
-            RuleVerdict::Allow(actions("GET"), credential("web-read", &["contoso"])),
+            RuleVerdict::Allow(
+                actions("GET"),
+                Arc::new(Credentials::one(credential("web-read", &["contoso"]))),
+            ),
         ),
         allow("laptops read the organization", "laptops", "/contoso/**", "GET POST"),
         rule(
             "laptops in fabrikam",
             "laptops",
             "/fabrikam/web/**",
-            RuleVerdict::Allow(actions("GET"), credential("fab-read", &["fabrikam"])),
+            RuleVerdict::Allow(
+                actions("GET"),
+                Arc::new(Credentials::one(credential("fab-read", &["fabrikam"]))),
+            ),
         ),
     ])
 }
@@ -227,12 +238,20 @@ fn discovery_is_open_wherever_the_client_has_a_rule() {
     let came = explain(&closed, &clients(), "10.20.0.1".parse().unwrap(), "OPTIONS", "/contoso/_apis");
     assert_eq!(came.refusal, Some("denied-by-rule"));
     let mixed = Policy::of(&[
-        rule("all", "*", "/*/x/**", RuleVerdict::Allow(actions("GET"), credential("contoso", &["contoso"]))),
+        rule(
+            "all",
+            "*",
+            "/*/x/**",
+            RuleVerdict::Allow(
+                actions("GET"),
+                Arc::new(Credentials::one(credential("contoso", &["contoso"]))),
+            ),
+        ),
         rule(
             "fab",
             "*",
             "/fabrikam/x/**",
-            RuleVerdict::Allow(actions("GET"), credential("fab", &["fabrikam"])),
+            RuleVerdict::Allow(actions("GET"), Arc::new(Credentials::one(credential("fab", &["fabrikam"])))),
         ),
     ]);
     let came = explain(&mixed, &clients(), "10.20.0.1".parse().unwrap(), "OPTIONS", "/fabrikam/_apis");

@@ -69,7 +69,7 @@ impl Rule {
 
     /// What is doubtful about one of its patterns.
     fn doubt(&self, pattern: &Pattern) -> Option<String> {
-        let Some(credential) = &self.credential else {
+        let Some(credentials) = &self.credentials else {
             return pattern.names_id().then(|| {
                 format!("{pattern} names an id: a request that has the name in its place is not denied; write the name")
             });
@@ -80,11 +80,11 @@ impl Rule {
             ));
         }
         let mut organizations = pattern.organizations()?;
-        let stray = organizations.find(|organization| !goes_to(credential, organization))?;
+        let stray = organizations.find(|organization| !goes_to(credentials, organization))?;
         Some(format!(
             "{pattern} leads to {stray:?}, where the credential {:?} may not go; add it to the credential's \
              organizations or take another credential",
-            credential.name
+            credentials.first.name
         ))
     }
 }

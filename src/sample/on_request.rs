@@ -42,6 +42,13 @@ pub(super) async fn answer(
             put(answer.headers_mut(), "location", &parameter(query, "to").unwrap_or_default());
             answer
         }
+        "rate" => {
+            let mut answer = status(number("code").unwrap_or(200));
+            let left = number("left").unwrap_or_default().to_string();
+            put(answer.headers_mut(), "x-ratelimit-limit", "200");
+            put(answer.headers_mut(), "x-ratelimit-remaining", &left);
+            answer
+        }
         "huge" => sized(number("bytes").unwrap_or(1 << 20), chunked),
         "trickle" => {
             let (bytes, pause) = (number("bytes").unwrap_or(16), number("pause-ms").unwrap_or(100));

@@ -44,6 +44,7 @@ use super::{
 /// | `early` | 413 at once, the body unread |
 /// | `status?code=N` | that status |
 /// | `location?to=URL&code=N` | a `Location` |
+/// | `rate?left=N` | the headers that tell how much of its rate budget (200) an identity has left |
 /// | `huge?bytes=N` | so many bytes, with their length; `&chunked=1`: without |
 /// | `trickle?bytes=N&pause-ms=N` | so many bytes, one at a time |
 /// | `slow?seconds=N` | late |

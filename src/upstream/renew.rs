@@ -40,7 +40,7 @@ const NO_SIGN_IN: HeaderName = HeaderName::from_static("x-tfs-fedauthredirect");
 
 impl Trip {
     /// Gives another attempt, with another value of the credential, or a refusal. `renewed`: whether `answer` came
-    /// to such an attempt already.
+    /// to such an attempt already. Where the credential has no other value, another credential of the rule.
     ///
     /// # Errors
     /// `credential-rejected`, `scope-missing`, `upstream-withheld`; where the probe came to nothing, why.
@@ -76,6 +76,10 @@ impl Trip {
         };
         let another = self.upstream.vaults.rejected(&credential, &used, &reason).await;
         if another && !renewed && self.supply.is_replayable() {
+            return self.arm_again(spent, "retry", None).await;
+        }
+        let mut spent = spent;
+        if self.supply.is_replayable() && self.upstream.vaults.choose_another(spent.chosen_mut()) {
             return self.arm_again(spent, "retry", None).await;
         }
         self.refuse(spent, Fault::new(Refusal::CredentialRejected, reason), status)

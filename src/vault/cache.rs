@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,6 +21,7 @@ use tokio::{runtime::Handle, time::timeout};
 use super::{
     FingerprintKey, Got, SecretSource, Token, VaultError,
     breaker::{Breakers, Shut},
+    choice::Budget,
     fetch_token,
     health::Health,
     slot::{Begin, Doubt, Purpose, Slot, wall},
@@ -118,6 +119,7 @@ pub(super) struct Cache {
     record: Box<dyn Record>,
     key: FingerprintKey,
     ids: AtomicU64,
+    turns: AtomicUsize,
 }
 
 impl Cache {
@@ -128,8 +130,8 @@ impl Cache {
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(Keep)
             .build();
-        let (slots, ids) = (ArcSwap::default(), AtomicU64::new(0));
-        let cache = Arc::new(Self { cells, slots, control, record, key, ids });
+        let (slots, ids, turns) = (ArcSwap::default(), AtomicU64::new(0), AtomicUsize::new(0));
+        let cache = Arc::new(Self { cells, slots, control, record, key, ids, turns });
         cache.control.spawn(round::look_after(Arc::downgrade(&cache)));
         cache
     }
@@ -187,6 +189,16 @@ impl Cache {
     pub(super) fn is_usable(&self, credential: &Credential) -> bool {
         let slots = self.slots.load();
         slots.get(&credential.name).is_some_and(|slot| slot.serves(credential) && slot.is_usable())
+    }
+
+    /// Looks at a credential's budget, if it has a place.
+    pub(super) fn budget<T>(&self, credential: &Credential, at: impl FnOnce(&Budget) -> T) -> Option<T> {
+        self.slot(credential).map(|slot| at(slot.budget()))
+    }
+
+    /// A number that is another each time, so that equals take turns.
+    pub(super) fn turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Begins a read where one is due, and waits for it, but not where an old value bridges the vault's trouble.

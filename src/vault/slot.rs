@@ -18,10 +18,14 @@ use super::{
     SecretSource, Token, VaultError,
     backoff::Backoff,
     breaker::Breaker,
+    choice::Budget,
     health::{Health, NOTICE, State},
     probe::Probe,
 };
-use crate::config::{Credential, CredentialSource, Lifetime};
+use crate::{
+    clock,
+    config::{Credential, CredentialSource, Lifetime},
+};
 
 mod condition;
 
@@ -84,6 +88,7 @@ pub(super) struct Previous {
 /// What outlives a change of the configuration that leaves the secret the same.
 struct Shared {
     probe: Probe,
+    budget: Budget,
     condition: watch::Sender<Condition>,
     used: AtomicBool,
     usable: AtomicBool,
@@ -110,7 +115,13 @@ impl Slot {
     ) -> Self {
         let condition = watch::Sender::new(Condition::new(wall()));
         let (used, usable) = (AtomicBool::new(false), AtomicBool::new(true));
-        let shared = Arc::new(Shared { probe: Probe::default(), condition, used, usable });
+        let shared = Arc::new(Shared {
+            probe: Probe::default(),
+            budget: Budget::new(clock::now()),
+            condition,
+            used,
+            usable,
+        });
         Self { id, credential, source, breaker, lifetime, shared }
     }
 
@@ -133,6 +144,10 @@ impl Slot {
 
     pub(super) fn probe(&self) -> &Probe {
         &self.shared.probe
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.shared.budget
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Condition> {
@@ -354,5 +369,5 @@ impl Slot {
 
 /// The wall clock, as records write it.
 pub(super) fn wall() -> Timestamp {
-    Timestamp::try_from(crate::clock::wall()).unwrap_or_default()
+    Timestamp::try_from(clock::wall()).unwrap_or_default()
 }

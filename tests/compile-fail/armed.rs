@@ -6,5 +6,5 @@ fn forge<T>() -> T {
 }
 
 fn main() {
-    let _ = Armed { recorded: forge(), pat: forge() };
+    let _ = Armed { recorded: forge(), token: forge() };
 }

@@ -6,5 +6,5 @@ fn forge<T>() -> T {
 }
 
 fn main() {
-    let _ = Permitted { known: forge(), rule: forge(), credential: forge() };
+    let _ = Permitted { known: forge(), rule: forge(), credentials: forge() };
 }

@@ -6,5 +6,5 @@ fn forge<T>() -> T {
 }
 
 fn main() {
-    let _ = Recorded { known: forge(), credential: forge(), shares: forge() };
+    let _ = Recorded { known: forge(), chosen: forge(), shares: forge() };
 }

@@ -21,6 +21,7 @@ mod support;
 
 mod attacks;
 mod audit;
+mod choice;
 mod crash;
 mod credentials;
 mod failure;
