@@ -236,6 +236,11 @@ fn what_is_probably_not_meant_is_a_warning() {
             "credential.web.expires",
             "expired",
         ),
+        (
+            without.replacen("[\"Contoso\"]", "[\"contoso\", \"fabrikam\"]", 1),
+            "credential.web.organizations",
+            "1 December 2026",
+        ),
         (format!("{without}[client.idle]\naddresses = [\"::1\"]\n"), "client.idle", "no rule names"),
         (
             without.replacen("allow      = [\"GET\"]\ncredential = \"web\"", "deny = [\"GET\"]", 1),

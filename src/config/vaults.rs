@@ -9,7 +9,7 @@ use super::{
     parse::{Fields, Item},
     suggest,
     text::shown,
-    tls,
+    tls, units,
 };
 
 mod aws;
@@ -83,9 +83,11 @@ pub struct Lifetime {
 impl std::fmt::Display for Lifetime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { refresh, stale_for, deadline, keep_when_denied } = self;
-        write!(f, "read every {refresh:?}, kept {stale_for:?} without it, deadline {deadline:?}")?;
+        let [refresh, stale_for, deadline, denied] =
+            [refresh, stale_for, deadline, keep_when_denied].map(|time| units::written(time.as_millis()));
+        write!(f, "read every {refresh}, kept {stale_for} without it, deadline {deadline}")?;
         if !keep_when_denied.is_zero() {
-            write!(f, ", kept {keep_when_denied:?} when denied")?;
+            write!(f, ", kept {denied} when denied")?;
         }
         Ok(())
     }

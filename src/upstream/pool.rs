@@ -197,7 +197,9 @@ mod tests {
                 let (connection, stream) = tokio::join!(opened, rig.accept());
                 streams.push(stream.unwrap());
                 let mut connection = connection.ok().unwrap();
-                carried.iter().for_each(|token| connection.carry(token));
+                for token in carried {
+                    connection.carry(token);
+                }
                 network.pool.give_back(connection);
             }
             assert_eq!(network.pool.len(), 3);
@@ -206,7 +208,7 @@ mod tests {
             tokio::time::sleep(ROUND * 2).await;
             assert_eq!(network.pool.len(), 1, "without a request");
             let mut connection = network.pool.take(place(1)).unwrap();
-            connection.carry(&token("gone at once"));
+            connection.carry(&token("gone-at-once"));
             network.pool.give_back(connection);
             assert_eq!(network.pool.len(), 0);
         });

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::backoff::Backoff;
+use super::{SecretSource, backoff::Backoff};
 
 /// Reads of one vault at a time.
 const AT_ONCE: usize = 8;
@@ -127,15 +127,14 @@ impl Pass<'_> {
                 down.trying = false;
                 down.why = Arc::clone(why);
             }
-            // It began before the vault was found to be down.
-            Some(_) => {}
             None if enough => {
                 let until = now + PAUSES.wait(0);
                 condition.down = Some(Down { tries: 0, until, trying: false, why: Arc::clone(why) });
                 let vault = &self.breaker.vault;
                 tracing::warn!(%vault, error = %why, "the vault does not answer: one read at a time tries it");
             }
-            None => {}
+            // Too few, or it began before the vault was found to be down.
+            _ => {}
         }
     }
 }
@@ -148,6 +147,30 @@ impl Drop for Pass<'_> {
         {
             down.trying = false;
         }
+    }
+}
+
+/// The breakers of all vaults, by what they stand before.
+pub(super) struct Breakers(Vec<(Arc<dyn SecretSource>, Arc<Breaker>)>);
+
+impl Breakers {
+    /// Those that there are, for as long as something is read through them.
+    pub(super) fn of<'a>(known: impl Iterator<Item = (&'a Arc<dyn SecretSource>, &'a Arc<Breaker>)>) -> Self {
+        Self(known.map(|(source, breaker)| (Arc::clone(source), Arc::clone(breaker))).collect())
+    }
+
+    /// The one before a vault, for all its credentials.
+    pub(super) fn before(
+        &mut self,
+        source: &Arc<dyn SecretSource>,
+        name: impl FnOnce() -> Arc<str>,
+    ) -> Arc<Breaker> {
+        if let Some((_, known)) = self.0.iter().find(|(of, _)| Arc::ptr_eq(of, source)) {
+            return Arc::clone(known);
+        }
+        let breaker = Arc::new(Breaker::new(name()));
+        self.0.push((Arc::clone(source), Arc::clone(&breaker)));
+        breaker
     }
 }
 

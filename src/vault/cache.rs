@@ -11,16 +11,16 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use moka::{Expiry, policy::EvictionPolicy};
+use moka::policy::EvictionPolicy;
 use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     FingerprintKey, Got, SecretSource, Token, VaultError,
-    breaker::{Breaker, Shut},
+    breaker::{Breakers, Shut},
     choice::Budget,
     fetch_token,
     health::Health,
@@ -44,9 +44,12 @@ const IN_LINE: Duration = Duration::from_secs(60);
 /// For an event to be on record.
 const RECORDING: Duration = Duration::from_secs(10);
 
+mod held;
 mod read;
 mod round;
 
+use held::{Cell, Keep};
+pub(super) use held::{Hand, Held};
 use read::read;
 pub(super) use read::{in_force, vault_read};
 
@@ -59,35 +62,6 @@ pub(crate) trait Record: Send + Sync {
 impl Record for Audit {
     fn record(&self, event: Event) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { self.event(event).await.map_err(|error| error.to_string()) })
-    }
-}
-
-/// A value that may be used.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) token: Arc<Token>,
-    /// As the vault calls it, else the fingerprint.
-    pub(super) version: Arc<str>,
-    read: Instant,
-    fresh: Duration,
-    ends: Instant,
-}
-
-/// How a value stands in moka, which lets go of what it lost when it comes by: emptied, nothing lingers there.
-#[derive(Debug)]
-pub(super) struct Cell {
-    held: ArcSwapOption<Held>,
-    ends: Instant,
-}
-
-/// The one hand on a value that ends it, wherever else it still stands: its cell is empty from then on, and the value
-/// goes with the last request that took it before.
-#[derive(Debug)]
-pub(super) struct Hand(Arc<Cell>);
-
-impl Drop for Hand {
-    fn drop(&mut self) {
-        self.0.held.store(None);
     }
 }
 
@@ -120,24 +94,6 @@ pub struct Refreshed {
     pub version: Arc<str>,
     /// Whether it is another value than before.
     pub changed: bool,
-}
-
-/// moka's own clock ends a value even where nobody looks after it.
-struct Keep;
-
-impl Expiry<u64, Arc<Cell>> for Keep {
-    fn expire_after_create(&self, _: &u64, cell: &Arc<Cell>, _: Instant) -> Option<Duration> {
-        Some(cell.ends.saturating_duration_since(clock::now()))
-    }
-    fn expire_after_update(
-        &self,
-        _: &u64,
-        cell: &Arc<Cell>,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(cell.ends.saturating_duration_since(clock::now()))
-    }
 }
 
 /// What one credential is read from.
@@ -184,25 +140,17 @@ impl Cache {
     /// the others are read.
     pub(super) fn place(self: &Arc<Self>, places: Vec<Place>) {
         let old = self.slots.load_full();
-        // One for each vault, for as long as something reads it.
-        let mut breakers: Vec<_> =
-            old.values().map(|slot| (Arc::clone(&slot.source), Arc::clone(&slot.breaker))).collect();
+        let mut breakers = Breakers::of(old.values().map(|slot| (&slot.source, &slot.breaker)));
         let slots = places.into_iter().map(|Place { credential, source, lifetime }| {
             let name = Arc::clone(&credential.name);
             let kept =
                 old.get(&name).filter(|slot| slot.serves(&credential) && Arc::ptr_eq(&slot.source, &source));
-            let slot = match kept {
-                Some(slot) => slot.under(credential),
-                None => {
-                    let id = self.ids.fetch_add(1, Ordering::Relaxed);
-                    let known = breakers.iter().find(|(of, _)| Arc::ptr_eq(of, &source));
-                    let breaker = known.map(|(_, breaker)| Arc::clone(breaker)).unwrap_or_else(|| {
-                        let breaker = Arc::new(Breaker::new(credential.source.giver()));
-                        breakers.push((Arc::clone(&source), Arc::clone(&breaker)));
-                        breaker
-                    });
-                    Slot::new(id, credential, source, breaker, lifetime)
-                }
+            let slot = if let Some(slot) = kept {
+                slot.under(credential)
+            } else {
+                let id = self.ids.fetch_add(1, Ordering::Relaxed);
+                let breaker = breakers.before(&source, || credential.source.giver());
+                Slot::new(id, credential, source, breaker, lifetime)
             };
             (name, Arc::new(slot))
         });
@@ -241,6 +189,16 @@ impl Cache {
     pub(super) fn is_usable(&self, credential: &Credential) -> bool {
         let slots = self.slots.load();
         slots.get(&credential.name).is_some_and(|slot| slot.serves(credential) && slot.is_usable())
+    }
+
+    /// Looks at a credential's budget, if it has a place.
+    pub(super) fn budget<T>(&self, credential: &Credential, at: impl FnOnce(&Budget) -> T) -> Option<T> {
+        self.slot(credential).map(|slot| at(slot.budget()))
+    }
+
+    /// A number that is another each time, so that equals take turns.
+    pub(super) fn turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Begins a read where one is due, and waits for it, but not where an old value bridges the vault's trouble.
@@ -364,16 +322,6 @@ impl Cache {
         sorted.into_values().collect()
     }
 
-    /// Looks at a credential's budget, if it has a place.
-    pub(super) fn budget<T>(&self, credential: &Credential, at: impl FnOnce(&Budget) -> T) -> Option<T> {
-        self.slot(credential).map(|slot| at(slot.budget()))
-    }
-
-    /// A number that is another each time, so that equals take turns.
-    pub(super) fn turn(&self) -> usize {
-        self.turns.fetch_add(1, Ordering::Relaxed)
-    }
-
     fn slot(&self, credential: &Credential) -> Option<Arc<Slot>> {
         // A request that was decided on by the configuration before must not get another secret by the same name.
         self.slots.load().get(&credential.name).filter(|slot| slot.serves(credential)).cloned()
@@ -447,12 +395,6 @@ impl Cache {
         let recorded = timeout(RECORDING, self.record.record(event)).await;
         let recorded = recorded.unwrap_or_else(|_| Err("the audit did not answer".to_owned()));
         recorded.map_err(|why| VaultError::Unavailable(format!("its read is not on record: {why}").into()))
-    }
-}
-
-impl Held {
-    fn is_kept(&self) -> bool {
-        clock::now() < self.ends
     }
 }
 

@@ -115,8 +115,13 @@ impl Slot {
     ) -> Self {
         let condition = watch::Sender::new(Condition::new(wall()));
         let (used, usable) = (AtomicBool::new(false), AtomicBool::new(true));
-        let (probe, budget) = (Probe::default(), Budget::new(clock::now()));
-        let shared = Arc::new(Shared { probe, budget, condition, used, usable });
+        let shared = Arc::new(Shared {
+            probe: Probe::default(),
+            budget: Budget::new(clock::now()),
+            condition,
+            used,
+            usable,
+        });
         Self { id, credential, source, breaker, lifetime, shared }
     }
 
@@ -364,5 +369,5 @@ impl Slot {
 
 /// The wall clock, as records write it.
 pub(super) fn wall() -> Timestamp {
-    Timestamp::try_from(crate::clock::wall()).unwrap_or_default()
+    Timestamp::try_from(clock::wall()).unwrap_or_default()
 }

@@ -160,6 +160,8 @@ impl Token {
         for byte in mark.iter().take(8) {
             let _ = write!(fingerprint, "{byte:02x}");
         }
+        // It stands in locked pages now, and nowhere else.
+        drop(secret);
         Ok(Self { header, needles, mark, fingerprint: fingerprint.into() })
     }
 

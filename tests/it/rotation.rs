@@ -2,6 +2,9 @@
 
 use std::{
     fmt::Write as _,
+    io::Write as _,
+    path::Path,
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
     load::{Kind, Load},
-    support::{TestProxy, secrets, setup},
+    support::{TestProxy, patgate, secrets, setup, text},
 };
 
 /// How patgate reads the vault in these tests: often.
@@ -72,8 +75,8 @@ pub fn survives(vault: &str, secret: &str, times: usize, mut put: impl FnMut(&st
         proxy.organization().accept(&[new]);
     }
     let done = load.end_whole();
-    let seconds = begun.elapsed().as_secs_f64();
-    println!("{times} rotations, {done} requests, {:.0} a second", done as f64 / seconds);
+    let rate = u128::from(done) * 1_000 / begun.elapsed().as_millis();
+    println!("{times} rotations, {done} requests, {rate} a second");
     proxy.stop();
     let tokens: Vec<_> = tokens.iter().map(String::as_str).collect();
     secrets::assert_absent(&tokens, &[&proxy.path("patgate.log"), &proxy.audit]);
@@ -85,4 +88,14 @@ fn until_seen(proxy: &TestProxy, token: &str) {
         assert!(Instant::now() < deadline, "the new token is not taken over:\n{}", proxy.log());
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Puts a token into a sealed vault, as `rotated`.
+pub fn seal(vault: &Path, value: &str) {
+    let mut seal = patgate();
+    seal.args(["vault", "seal", "--new-key", "--vault"]).arg(vault).arg("rotated");
+    let mut seal = seal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    seal.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
+    let seal = seal.wait_with_output().unwrap();
+    assert!(seal.status.success(), "{}", text(&seal));
 }

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     load::{Kind, Load},
-    rotation::{basic, token},
+    rotation::{basic, seal, token},
     support::{TestProxy, secrets, setup, write_private},
 };
 
@@ -38,19 +38,33 @@ fn found(proxy: &TestProxy, token: &str) -> Vec<(String, usize)> {
 
 #[test]
 #[ignore = "needs root and gdb"]
-fn a_replaced_token_is_forgotten_within_ten_seconds() {
+fn a_token_that_was_replaced_in_a_file_is_forgotten_within_ten_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("pat");
+    forgets("type = \"file\"", &secret.display().to_string(), |value| write_private(&secret, value));
+}
+
+#[test]
+#[ignore = "needs root and gdb"]
+fn a_token_that_was_replaced_in_a_sealed_vault_is_forgotten_within_ten_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vault, key) = (folder.path().join("vault.sealed"), folder.path().join("vault.key"));
+    let section = format!("type = \"sealed\"\npath = \"{}\"\nkey = \"{}\"", vault.display(), key.display());
+    forgets(&section, "rotated", |value| seal(&vault, value));
+}
+
+/// Replaces a token twice, once under load and once before a silence. The arguments are those of
+/// [`crate::rotation::survives`].
+fn forgets(vault: &str, secret: &str, mut put: impl FnMut(&str)) {
     let tokens: Vec<_> = (0..3).map(token).collect();
     let rules = "[[rule]]\nname = \"all\"\nclients = [\"here\"]\npaths = [\"/contoso/**\"]\n\
                  allow = [\"GET\", \"git:fetch\"]\ncredential = \"quick\"\n";
-    let folder = tempfile::tempdir().unwrap();
-    let secret = folder.path().join("pat");
-    write_private(&secret, &tokens[0]);
+    put(&tokens[0]);
     let proxy = setup()
         .rules(rules)
-        .with("[vault.quick]\ntype = \"file\"\nrefresh = \"500ms\"\n")
+        .with(&format!("[vault.quick]\n{vault}\nrefresh = \"500ms\"\n"))
         .with(&format!(
-            "[credential.quick]\nvault = \"quick\"\nsecret = \"{}\"\norganizations = [\"contoso\"]\n",
-            secret.display()
+            "[credential.quick]\nvault = \"quick\"\nsecret = \"{secret}\"\norganizations = [\"contoso\"]\n",
         ))
         .start();
     for (number, pair) in tokens.windows(2).enumerate() {
@@ -61,11 +75,11 @@ fn a_replaced_token_is_forgotten_within_ten_seconds() {
         load.wait_for(2_000);
         let clone = proxy.path(&format!("clone-{number}"));
         proxy.git_ok(
-            folder.path(),
+            proxy.folder.path(),
             &["clone", "-q", &proxy.url("/contoso/web/_git/web"), clone.to_str().unwrap()],
         );
         assert!(!found(&proxy, old).is_empty(), "a token in use is not found: the search is worth nothing");
-        write_private(&secret, new);
+        put(new);
         let wanted = basic(new);
         let deadline = Instant::now() + Duration::from_secs(30);
         while proxy.organization().seen().last().is_none_or(|seen| seen.authorization != [&*wanted]) {

@@ -224,7 +224,7 @@ async fn a_test_says_how_a_secret_looks_and_records_the_read() {
             source: CredentialSource::Vault { vault: "local".into(), secret: secret.into() },
             organizations: vec!["contoso".into()],
             owner: None,
-            expires: None,
+            expires: "2020-02-01T00:00:00Z".parse().ok(),
             previous_grace: std::time::Duration::ZERO,
             rotate: None,
         };

@@ -68,6 +68,9 @@ impl CredentialSource {
     }
 }
 
+/// The longest `previous-grace`.
+const LONGEST_GRACE: Duration = Duration::from_hours(24);
+
 /// `[credential.*]`.
 pub(in crate::config) fn credentials(
     root: &Fields<'_>,
@@ -99,19 +102,20 @@ fn credential(
 ) -> Option<Credential> {
     let fields = item.table("write [credential.NAME] above its keys")?;
     let source = source(&fields, vaults, base);
+    let pat = matches!(source, Some(CredentialSource::Vault { .. }));
     let organizations = fields
         .required("organizations", "name the organizations it may go to, such as [\"contoso\"]")
-        .and_then(|item| organizations(&item));
-    if matches!(source, Some(CredentialSource::Vault { .. }))
-        && organizations.as_ref().is_some_and(|all| all.len() > 1)
-        && let Some(item) = fields.optional("organizations")
-    {
-        item.warning(format!(
-            "the credential \"{}\" is one personal access token for several organizations; Azure DevOps takes such \
-             global tokens until 1 December 2026: make one for each organization",
-            shown(name)
-        ));
-    }
+        .and_then(|item| {
+            let all = organizations(&item)?;
+            if pat && all.len() > 1 {
+                item.warning(format!(
+                    "the credential \"{}\" is one personal access token for several organizations; Azure DevOps \
+                     takes such global tokens until 1 December 2026: make one for each organization",
+                    shown(name)
+                ));
+            }
+            Some(all)
+        });
     let owner = fields.optional("owner").and_then(|item| item.string()).map(Arc::from);
     let expires = fields.optional("expires").and_then(|item| {
         let moment = item.timestamp()?;
@@ -120,9 +124,8 @@ fn credential(
         }
         Some(moment)
     });
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let previous_grace =
-        fields.optional("previous-grace").and_then(|item| item.duration(Duration::ZERO..=DAY));
+        fields.optional("previous-grace").and_then(|item| item.duration(Duration::ZERO..=LONGEST_GRACE));
     let rotate = fields.optional("rotate").map(|item| {
         if expires.is_some() {
             item.problem("knows when its tokens end; leave expires out");
