@@ -149,9 +149,9 @@ impl Organization {
         self.site.accept(pats);
     }
 
-    /// From now on takes this Entra token, besides those it takes already, for what a user does with his own tokens.
+    /// From now on takes this Entra token of a user, besides those it takes already, for what a user does with his own tokens.
     /// It is forgotten when the organisation stops.
-    pub fn accept_entra(&self, token: &str) {
+    pub fn accept_user(&self, token: &str) {
         self.site.register().accept_entra(token);
     }
 

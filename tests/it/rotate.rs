@@ -39,7 +39,7 @@ fn prepare(folder: &Path, organization: &sample::Organization) {
     let pat = PAT.to_owned().into();
     sealed::put(&folder.join("vault.sealed"), &SealedKey::File(key), "web", &pat).unwrap();
     write_private(&folder.join("entra.token"), ENTRA);
-    organization.accept_entra(ENTRA);
+    organization.accept_user(ENTRA);
     organization.keep(1 << 18);
 }
 

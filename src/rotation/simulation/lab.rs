@@ -181,7 +181,7 @@ impl Lab {
             address: ([127, 0, 0, 1], 0).into(),
         })
         .unwrap();
-        organization.accept_entra(ENTRA);
+        organization.accept_user(ENTRA);
         sealed::generate_key(&folder.path().join("vault.key")).unwrap();
         let mut plan = plan();
         plan.patience.settle = Duration::from_millis(1);

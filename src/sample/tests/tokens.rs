@@ -68,7 +68,7 @@ fn later(time: Duration) -> String {
 
 fn lab() -> Lab {
     let lab = Lab::start();
-    lab.organization.accept_entra(ENTRA);
+    lab.organization.accept_user(ENTRA);
     lab
 }
 
