@@ -228,12 +228,12 @@ impl Default for Limits {
             in_flight_per_client: 1_024,
             handshake: Duration::from_secs(5),
             head: Duration::from_secs(10),
-            body_idle: Duration::from_secs(120),
-            upstream_head: Duration::from_secs(180),
-            write_idle: Duration::from_secs(120),
-            keep_alive: Duration::from_secs(60),
+            body_idle: Duration::from_mins(2),
+            upstream_head: Duration::from_mins(3),
+            write_idle: Duration::from_mins(2),
+            keep_alive: Duration::from_mins(1),
             drain_delay: Duration::from_secs(5),
-            drain: Duration::from_secs(30 * 60),
+            drain: Duration::from_mins(30),
         }
     }
 }

@@ -52,7 +52,7 @@ pub const STATES: [&str; 5] = ["unknown", "resting", "rotating", "retiring", "fa
 /// While another process has the turn, and after what should not happen.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The clock may be set meanwhile: nobody sleeps longer at a stretch.
-const NAP: Duration = Duration::from_secs(60);
+const NAP: Duration = Duration::from_mins(1);
 /// Between two turns, whatever happens.
 const LEAST: Duration = Duration::from_millis(100);
 /// How long a turn may go on when patgate stops. What is cut then is resumed at the next start.

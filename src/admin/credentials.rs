@@ -24,7 +24,7 @@ use crate::{
 /// The longest reason, in characters.
 const REASON: usize = 500;
 /// For the reads that an operator asked for. They go on where they take longer.
-const READS: Duration = Duration::from_secs(60);
+const READS: Duration = Duration::from_mins(1);
 
 /// Who asks: a user of this machine, as the kernel says, or a signal.
 #[derive(Clone, Debug)]
@@ -115,18 +115,15 @@ impl Credentials {
     pub(crate) fn list(&self) -> Value {
         let snapshot = self.snapshot.load();
         let document = self.state.document();
-        let states = self.vaults.health();
+        let health = self.vaults.health();
         let known = snapshot.config.credentials.values().map(|credential| {
-            let health = states.iter().find(|health| health.credential == credential.name);
-            let moment = |moment: Option<Timestamp>| moment.map(|moment| moment.to_string());
+            let health = health.iter().find(|health| health.credential == credential.name);
+            let moment = |moment: Option<Timestamp>| moment.map(|moment| format!("{moment:.0}"));
             json!({
                 "credential": credential.name,
                 "configured": true,
                 "state": health.map(|health| health.state.as_str()),
                 "since": moment(health.map(|health| health.since)),
-                "version": health.and_then(|health| health.version.as_deref()),
-                "read": moment(health.and_then(|health| health.read)),
-                "detail": health.and_then(|health| health.detail.as_deref()),
                 "kind": match credential.source {
                     CredentialSource::Vault { .. } => "pat",
                     CredentialSource::Entra(_) => "entra",
@@ -134,7 +131,11 @@ impl Credentials {
                 "vault": credential.source.giver(),
                 "organizations": credential.organizations,
                 "owner": credential.owner,
+                "version": health.and_then(|health| health.version.clone()),
+                "read": moment(health.and_then(|health| health.read)),
                 "expires": moment(health.and_then(|health| health.expires).or(credential.expires)),
+                "previous-until": moment(health.and_then(|health| health.previous_until)),
+                "detail": health.and_then(|health| health.detail.clone()),
                 "disabled": document.disabled.get(&credential.name).map(told),
             })
         });
@@ -178,20 +179,24 @@ impl Credentials {
     }
 
     async fn read(&self, name: &Arc<str>) -> Value {
-        let read = timeout(READS, self.vaults.refresh(name)).await;
-        let (read, error) = match read {
-            Ok(Ok(read)) => (Some(read), None),
-            Ok(Err(error)) => (None, Some(error.to_string())),
-            Err(_) => (None, Some("the vault is still being read".to_owned())),
+        let read = match timeout(READS, self.vaults.refresh(name)).await {
+            Ok(read) => read.map_err(|why| why.to_string()),
+            Err(_) => Err("the vault is still being read".into()),
         };
+        let (version, changed) = read.as_ref().ok().map(|read| (&read.version, read.changed)).unzip();
         json!({
             "credential": name,
-            "read": read.is_some(),
-            "version": read.as_ref().map(|read| &read.version),
-            "changed": read.as_ref().map(|read| read.changed),
+            "read": read.is_ok(),
+            "version": version,
+            "changed": changed,
             "state": self.state_of(name),
-            "error": error,
+            "error": read.as_ref().err(),
         })
+    }
+
+    fn state_of(&self, name: &Arc<str>) -> Option<&'static str> {
+        let health = self.vaults.health();
+        health.iter().find(|health| health.credential == *name).map(|health| health.state.as_str())
     }
 
     /// Takes a credential out of use, for the next request of every worker; with `cut` what is under way ends too. One
@@ -300,11 +305,6 @@ impl Credentials {
             changed.map_err(|_| "the change broke off".to_owned())?.map_err(|why: Unkept| why.to_string())?;
         self.take_effect(&document);
         Ok(())
-    }
-
-    fn state_of(&self, name: &str) -> Option<&'static str> {
-        let states = self.vaults.health();
-        states.iter().find(|health| &*health.credential == name).map(|health| health.state.as_str())
     }
 
     fn unknown(&self, name: &str) -> Declined {

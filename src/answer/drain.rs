@@ -23,7 +23,7 @@ pub struct Cap {
 pub const SMALL: Cap = Cap { bytes: 64 * 1024, time: Duration::from_secs(2) };
 
 /// For a push: git shows which references were refused only if its whole pack was taken first.
-pub const PUSH: Cap = Cap { bytes: 256 * 1024 * 1024, time: Duration::from_secs(120) };
+pub const PUSH: Cap = Cap { bytes: 256 * 1024 * 1024, time: Duration::from_mins(2) };
 
 /// How far it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    const CAP: Cap = Cap { bytes: 10, time: Duration::from_secs(60) };
+    const CAP: Cap = Cap { bytes: 10, time: Duration::from_mins(1) };
     const IDLE: Duration = Duration::from_secs(5);
 
     fn pieces(pieces: &'static [&'static str]) -> impl Body<Data = Bytes> + Unpin {

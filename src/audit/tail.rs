@@ -259,7 +259,7 @@ mod tests {
             folder: folder.to_owned(),
             durability: config::Durability::Os,
             segment_size,
-            segment_age: Duration::from_secs(3600),
+            segment_age: Duration::from_hours(1),
             reserve: 0,
         };
         Audit::open(&config, overlap).unwrap()

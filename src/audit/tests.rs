@@ -31,14 +31,14 @@ fn config(folder: &Path) -> crate::config::Audit {
         folder: folder.to_owned(),
         durability: Durability::Disk,
         segment_size: 256 * 1024 * 1024,
-        segment_age: Duration::from_secs(3600),
+        segment_age: Duration::from_hours(1),
         reserve: 0,
     }
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), work).await.unwrap() })
+    runtime.block_on(async { tokio::time::timeout(Duration::from_mins(1), work).await.unwrap() })
 }
 
 fn flaky(config: &crate::config::Audit) -> (Audit, Arc<Mutex<Plan>>) {

@@ -257,7 +257,7 @@ mod tests {
             folder: outer.path().to_owned(),
             durability: crate::config::Durability::Os,
             segment_size: 1 << 20,
-            segment_age: Duration::from_secs(3600),
+            segment_age: Duration::from_hours(1),
             reserve: 0,
         };
         let audit = crate::audit::Audit::open(&config, false).unwrap();

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{Audit, Durability, Limits, disk::Base, parse::Fields, suggest, text::shown};
 
 const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// `[audit]`.

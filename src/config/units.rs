@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_duration_out_of_range_names_the_range() {
-        let range = Duration::from_secs(1)..=Duration::from_secs(3_600);
+        let range = Duration::from_secs(1)..=Duration::from_hours(1);
         let error = duration("2h", range).unwrap_err();
         assert_eq!(error, "2h is out of range; write a duration from 1s to 1h");
     }

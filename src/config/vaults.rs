@@ -96,8 +96,8 @@ impl std::fmt::Display for Lifetime {
 impl Default for Lifetime {
     fn default() -> Self {
         Self {
-            refresh: Duration::from_secs(5 * 60),
-            stale_for: Duration::from_secs(60 * 60),
+            refresh: Duration::from_mins(5),
+            stale_for: Duration::from_hours(1),
             deadline: Duration::from_secs(5),
             keep_when_denied: Duration::ZERO,
         }
@@ -169,7 +169,7 @@ fn vault(item: &Item<'_>, base: &Base) -> Option<Vault> {
 }
 
 fn lifetime(fields: &Fields<'_>) -> Lifetime {
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const DAY: Duration = Duration::from_hours(24);
     let default = Lifetime::default();
     let read = |key, range, default| {
         fields.optional(key).and_then(|item: Item<'_>| item.duration(range)).unwrap_or(default)
@@ -177,7 +177,7 @@ fn lifetime(fields: &Fields<'_>) -> Lifetime {
     Lifetime {
         refresh: read("refresh", Duration::from_millis(100)..=DAY, default.refresh),
         stale_for: read("stale-for", Duration::ZERO..=7 * DAY, default.stale_for),
-        deadline: read("deadline", Duration::from_millis(10)..=Duration::from_secs(300), default.deadline),
+        deadline: read("deadline", Duration::from_millis(10)..=Duration::from_mins(5), default.deadline),
         keep_when_denied: read("keep-when-denied", Duration::ZERO..=DAY, default.keep_when_denied),
     }
 }

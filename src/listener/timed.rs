@@ -299,7 +299,7 @@ mod tests {
             let mut buffer = ReadBuf::new(&mut buffer);
             Pin::new(&mut io).poll_read(cx, buffer.unfilled())
         });
-        let error = tokio::time::timeout(Duration::from_secs(3600), read).await.ok()?.unwrap_err();
+        let error = tokio::time::timeout(Duration::from_hours(1), read).await.ok()?.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         Some(clock::now() - begun)
     }

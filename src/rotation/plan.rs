@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How long a rotation of another patgate's may take before it counts as given up.
-const LEASE: Duration = Duration::from_secs(10 * 60);
+const LEASE: Duration = Duration::from_mins(10);
 
 /// The waits of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(super) struct Plan {
 impl Patience {
     /// What fits a rotation every so often, and a vault with such a deadline.
     pub(super) fn of(every: Duration, vault: Duration, entra: Duration) -> Self {
-        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let (second, minute) = (Duration::from_secs(1), Duration::from_mins(1));
         Self {
             request: Duration::from_secs(30),
             vault,
@@ -138,7 +138,7 @@ pub(super) mod tests {
 
     /// Every 7 days, valid for 14, a day's grace.
     pub(in crate::rotation) fn plan() -> Plan {
-        let day = Duration::from_secs(24 * 60 * 60);
+        let day = Duration::from_hours(24);
         Plan {
             credential: "web".into(),
             vault: "local".into(),
@@ -185,8 +185,8 @@ pub(super) mod tests {
     #[test]
     fn waits_fit_what_is_rotated() {
         let weekly = plan().patience;
-        assert_eq!(weekly.after_failure, (Duration::from_secs(30), Duration::from_secs(3600)));
-        assert_eq!(weekly.lease, Duration::from_secs(600));
+        assert_eq!(weekly.after_failure, (Duration::from_secs(30), Duration::from_hours(1)));
+        assert_eq!(weekly.lease, Duration::from_mins(10));
         let lab = Patience::of(Duration::from_secs(3), Duration::from_secs(1), Duration::from_secs(1));
         assert_eq!(lab.after_failure, (Duration::from_millis(100), Duration::from_secs(1)));
         assert_eq!(lab.lease, Duration::from_millis(1500));

@@ -207,7 +207,7 @@ async fn a_vault_that_does_not_take_the_token_keeps_the_one_it_has() {
 #[tokio::test]
 async fn a_shortened_token_is_replaced_before_it_ends() {
     let lab = Lab::start();
-    let lifespan = Some(Duration::from_secs(4 * 24 * 60 * 60));
+    let lifespan = Some(Duration::from_hours(96));
     lab.organization.govern(Governance { lifespan, ..Governance::default() });
     let state = lab.turn().await;
     let due = state.due(&lab.plan).unwrap();
@@ -268,7 +268,7 @@ async fn two_patgates_that_take_turns_follow_each_other() {
     lab.plan = Arc::new(plan);
     let machines = ["one", "two"].map(|instance| lab.machine(instance, &Arc::default()));
     let made = |lab: &Lab| lab.steps().into_iter().filter(|step| *step == "in-use").count();
-    let patience = later(now(), Duration::from_secs(60));
+    let patience = later(now(), Duration::from_mins(1));
     while made(&lab) < 8 {
         assert!(now() < patience, "{:?}", lab.steps());
         for machine in &machines {

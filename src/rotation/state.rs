@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::rotation::plan::tests::plan;
 
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn at(day: u32) -> Timestamp {
         later("2026-01-01T00:00:00Z".parse().unwrap(), DAY * day)

@@ -53,14 +53,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_ends_after_its_period() {
         let begun = Instant::now();
-        let mut idle = Idle::new(Duration::from_secs(120));
+        let mut idle = Idle::new(Duration::from_mins(2));
         poll_fn(|cx| idle.poll_silence(cx)).await;
         assert_eq!(begun.elapsed().as_secs(), 120);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_piece_starts_the_count_anew() {
-        let mut idle = Idle::new(Duration::from_secs(120));
+        let mut idle = Idle::new(Duration::from_mins(2));
         assert!(timeout(Duration::from_secs(100), poll_fn(|cx| idle.poll_silence(cx))).await.is_err());
         idle.moved();
         advance(Duration::from_secs(500)).await;

@@ -22,7 +22,7 @@ use crate::vault::Token;
 const MOST: usize = 256;
 
 /// The longest that one waits: shorter than Azure DevOps' own patience, so that it is seldom found dead.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Between two looks at those that wait.
 const ROUND: Duration = Duration::from_secs(5);

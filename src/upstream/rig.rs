@@ -29,7 +29,7 @@ use super::{
 use crate::{audit::Ending, config};
 
 pub(super) const HOST: &str = "dev.azure.com";
-pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+pub(super) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Runs a test on a runtime like a worker's.
 pub(super) fn run(test: impl Future<Output = ()>) {
@@ -121,7 +121,7 @@ pub(super) fn get() -> (Request<Up>, Rc<Supply>) {
 /// A request with a client's body.
 pub(super) fn request(body: Option<Incoming>, length: Option<u64>) -> (Request<Up>, Rc<Supply>) {
     let method = if body.is_some() { "POST" } else { "GET" };
-    let supply = Supply::new(body, length, Duration::from_secs(120));
+    let supply = Supply::new(body, length, Duration::from_mins(2));
     let request =
         Request::builder().method(method).uri("/contoso/x?y").header("host", HOST).body(Up::new(&supply));
     (request.unwrap(), supply)
@@ -178,7 +178,7 @@ pub(super) fn flow_of(
 ) -> Flow<Told> {
     let Answer { response, connection } = answer;
     let lease = Lease { connection, pool: Rc::clone(&network.pool), in_use };
-    Flow::new(response.into_body(), lease, Rc::clone(supply), Duration::from_secs(120), told.clone())
+    Flow::new(response.into_body(), lease, Rc::clone(supply), Duration::from_mins(2), told.clone())
 }
 
 /// Reads a body to its end.

@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use crate::upstream::rig;
 
-    const IDLE: Duration = Duration::from_secs(120);
+    const IDLE: Duration = Duration::from_mins(2);
 
     #[test]
     fn a_body_of_64_kib_can_be_sent_again_and_no_larger_one() {

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 8;
 /// credential's own trouble (a file that can't be read) says nothing of the others.
 const DOWN_AFTER: u32 = 3;
 
-const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
+const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_mins(1) };
 
 #[derive(Debug, Default)]
 struct Condition {

@@ -39,7 +39,7 @@ const MOST: u64 = 100_000;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// For a turn among the reads of one vault. Whoever waits for a value is answered long before.
-const IN_LINE: Duration = Duration::from_secs(60);
+const IN_LINE: Duration = Duration::from_mins(1);
 
 /// For an event to be on record.
 const RECORDING: Duration = Duration::from_secs(10);

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The longest time that an answer's word on a budget is believed. Azure DevOps counts over five minutes.
-const BELIEVED: Duration = Duration::from_secs(300);
+const BELIEVED: Duration = Duration::from_mins(5);
 
 /// What is granted, in Azure DevOps' own units of load.
 /// <https://learn.microsoft.com/azure/devops/integrate/concepts/rate-limits>
@@ -184,7 +184,7 @@ mod tests {
         let now = clock::now();
         let budget = Budget::new(now);
         assert_eq!(budget.left(now), WHOLE);
-        budget.note(now, (40, Duration::from_secs(60)));
+        budget.note(now, (40, Duration::from_mins(1)));
         assert_eq!(budget.left(now), 40);
         assert_eq!(budget.left(now + Duration::from_secs(58)), 40);
         assert_eq!(budget.left(now + Duration::from_secs(61)), WHOLE);

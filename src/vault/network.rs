@@ -40,6 +40,7 @@ pub(crate) fn client(
     addresses: &BTreeMap<Arc<str>, SocketAddr>,
     identity: Option<Identity>,
 ) -> Result<Client, String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
     let mut builder = Client::builder()
         .tls_backend_preconfigured(tls(trust, identity)?)
         .redirect(redirect::Policy::none())

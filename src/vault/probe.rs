@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::timeout};
 use crate::clock;
 
 /// For how long an answer holds.
-const MEMORY: Duration = Duration::from_secs(60);
+const MEMORY: Duration = Duration::from_mins(1);
 
 /// For how long another's probe is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);

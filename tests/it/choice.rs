@@ -81,7 +81,7 @@ fn a_request_whose_body_is_gone_is_not_sent_with_the_other_credential() {
     assert_eq!(used(&proxy, "/contoso/_apis/projects"), "contoso");
     proxy.organization().accept(&[SPARE]);
     let body = proxy.path("large");
-    fs::write(&body, vec![b'x'; 300_000]).unwrap();
+    fs::write(&body, vec![b'x'; 80_000]).unwrap();
     let arguments = ["-X", "POST", "--data-binary", &format!("@{}", body.display()), "-H", "Expect:"];
     let (status, _) = proxy.get("/contoso/_apis/sample/sink", &arguments);
     assert_eq!(status, 424);

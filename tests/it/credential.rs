@@ -99,14 +99,14 @@ fn a_disabled_credential_is_refused_on_every_worker_until_it_is_enabled_and_over
         text(&Command::new("curl").args(["-sS", "--noproxy", "*", &url]).output().unwrap())
     };
     assert!(
-        admin("/readyz").contains(r#"{"credential":"contoso","state":"disabled"}"#),
+        admin("/readyz").contains(r#"{"credential":"contoso","state":"disabled","#),
         "{}",
         admin("/readyz")
     );
     let metrics = admin("/metrics");
     for line in [
-        "patgate_credential_health{credential=\"contoso\",state=\"disabled\"} 1",
-        "patgate_credential_health{credential=\"contoso\",state=\"valid\"} 0",
+        "patgate_credential_state{credential=\"contoso\",state=\"disabled\"} 1",
+        "patgate_credential_state{credential=\"contoso\",state=\"valid\"} 0",
         "patgate_state_version 1",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
@@ -199,7 +199,7 @@ fn what_a_vault_has_now_is_used_once_somebody_asks_for_it() {
     assert_eq!(done(&proxy, &["refresh", "contoso"]), "contoso: read, valid\n");
     let second = sent(&proxy);
     assert_ne!(second, first);
-    let read = |record: &Value| record["kind"] == "vault-read" && record["purpose"] == "operator";
+    let read = |record: &Value| record["kind"] == "vault-read" && record["purpose"] == "asked";
     proxy.record("the read", read);
 
     write_private(&proxy.path("contoso.pat"), PAT);

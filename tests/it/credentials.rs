@@ -114,7 +114,7 @@ fn a_new_token_that_azure_devops_refuses_gives_way_to_the_one_before_on_record()
 }
 
 fn until(proxy: &TestProxy, what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !is() {
         assert!(Instant::now() < deadline, "{what}: not in time\n{}", proxy.log());
         thread::sleep(Duration::from_millis(50));
@@ -168,7 +168,7 @@ fn client(address: SocketAddr, n: u8, header: &str, requests: u32) {
     socket.bind(&SocketAddr::from(([127, 0, 1, n], 0)).into()).unwrap();
     socket.connect(&address.into()).unwrap();
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(2))).unwrap();
     let mut read = Vec::new();
     for number in 0..requests {
         let target = "/contoso/_apis/sample/echo?credential=sha256";

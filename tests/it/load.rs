@@ -121,7 +121,7 @@ impl Load {
     }
 
     pub fn wait_for(&self, count: u64) {
-        let (from, deadline) = (self.done.load(Relaxed), Instant::now() + Duration::from_secs(600));
+        let (from, deadline) = (self.done.load(Relaxed), Instant::now() + Duration::from_mins(10));
         while self.done.load(Relaxed) < from + count {
             assert!(Instant::now() < deadline, "the load does not come through");
             thread::sleep(Duration::from_millis(5));

@@ -41,7 +41,6 @@ fn place(section: &str) -> &str {
         "[state]" => "state",
         "[audit]" => "audit",
         "[limits]" => "limits",
-        "[state]" => "state",
         "[upstream]" => "upstream",
         "[outbound]" => "outbound",
         "[vault.NAME]" | "type = \"environment\"" => "vault.environment",

@@ -20,7 +20,7 @@ use crate::{
 pub const REFRESH: Duration = Duration::from_secs(1);
 
 /// For patgate to take over a new value, with much to spare on a busy machine.
-const TAKEN_OVER: Duration = Duration::from_secs(60);
+const TAKEN_OVER: Duration = Duration::from_mins(1);
 
 /// The token of a number, in the form of Azure DevOps' own.
 pub fn token(number: usize) -> String {

@@ -29,7 +29,7 @@ fn died(batches: &[&[usize]]) -> Died {
     let folder = tempfile::tempdir().unwrap();
     let chain = chain::path(folder.path(), 1);
     disk::make_folder(&chain).unwrap();
-    let rotation = Rotation { size: 1 << 30, age: Duration::from_secs(3600) };
+    let rotation = Rotation { size: 1 << 30, age: Duration::from_hours(1) };
     let mut journal =
         Journal::new(Box::new(Local), chain.clone(), [7; 16], rotation, (0, Position::default()));
     let mut places = vec![HEADER];

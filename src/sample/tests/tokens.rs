@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 
 const ENTRA: &str = "an-entra-token";
-const HOUR: Duration = Duration::from_secs(60 * 60);
+const HOUR: Duration = Duration::from_hours(1);
 
 impl Lab {
     /// A request to the tokens' API: its status and its answer.

@@ -21,10 +21,10 @@ use crate::{
 const ROUND: Duration = Duration::from_secs(1);
 
 /// After a start, before the first word of an expiry: a process that is started again and again says nothing of it.
-const FIRST_NOTICE: Duration = Duration::from_secs(60);
+const FIRST_NOTICE: Duration = Duration::from_mins(1);
 
 /// Between two words of the same expiry.
-const NEXT_NOTICE: Duration = Duration::from_secs(24 * 60 * 60);
+const NEXT_NOTICE: Duration = Duration::from_hours(24);
 
 /// What ends a token without a word; Azure DevOps tells nobody.
 const SILENT_ENDS: &str = "besides its own expiry, a token ends with its owner's account, after 90 days in which \
@@ -75,11 +75,9 @@ fn tell(health: &Health, state: State) {
     let detail = detail.as_deref().unwrap_or("no more is known");
     match state {
         State::Valid => tracing::info!(%credential, "the credential {credential} is valid"),
-        State::Unused | State::Disabled => {
-            tracing::info!(%credential, "the credential {credential} is not in use")
-        }
-        // The day's notice says it.
-        State::Expiring | State::Expired => {}
+        State::Unused => tracing::info!(%credential, "the credential {credential} is not in use"),
+        // The day's notice says it; or the operation's own line did.
+        State::Expiring | State::Expired | State::Disabled => {}
         State::Rejected => tracing::warn!(
             %credential,
             "Azure DevOps rejects the credential {credential}: {detail}; {SILENT_ENDS}"
@@ -134,7 +132,7 @@ mod tests {
         let (web, docs) = (Arc::from("web"), Arc::from("docs"));
         let mut told = Vec::new();
         for minute in 0..3 * 24 * 60 {
-            let now = begun + Duration::from_secs(60) * minute;
+            let now = begun + Duration::from_mins(1) * minute;
             told.extend(notices.due(&web, now, || Some("expires".into())).map(|_| minute));
             assert!(notices.due(&docs, now, || None).is_none());
         }

@@ -22,7 +22,7 @@ mod reads;
 mod rejection;
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// A vault under the test's control: it answers after a second.
 struct Lab {

@@ -11,14 +11,14 @@ use super::{Backoff, Previous};
 use crate::vault::{Token, VaultError, breaker::Shut, cache::Hand, health::State};
 
 /// After a failure of the vault.
-const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
+const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_mins(1) };
 
 /// After Azure DevOps refused the value.
-const AFTER_REJECTION: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(5 * 60) };
+const AFTER_REJECTION: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_mins(5) };
 
 /// A refused value that the vault still gives is tried again after this. Azure DevOps may have refused it in an
 /// hour of trouble of its own, or its owner may have extended it: the value is the same then.
-const RETRIAL: Duration = Duration::from_secs(15 * 60);
+const RETRIAL: Duration = Duration::from_mins(15);
 
 /// Refused values that are remembered: the present one, the one before it, and their kin.
 const REMEMBERED: usize = 4;
