@@ -133,6 +133,7 @@ impl Cache {
         let (slots, ids, turns) = (ArcSwap::default(), AtomicU64::new(0), AtomicUsize::new(0));
         let cache = Arc::new(Self { cells, slots, control, record, key, ids, turns });
         cache.control.spawn(round::look_after(Arc::downgrade(&cache)));
+        cache.control.spawn(round::watch_files(Arc::downgrade(&cache)));
         cache
     }
 
@@ -338,6 +339,13 @@ impl Cache {
             self.control.spawn(read(Arc::clone(self), Arc::clone(slot), purpose));
         }
         begin
+    }
+
+    /// As [`Self::begin`], however short a time ago the last read failed.
+    fn begin_anyway(self: &Arc<Self>, slot: &Arc<Slot>, purpose: Purpose) {
+        if slot.begin_anyway() == Begin::Mine {
+            self.control.spawn(read(Arc::clone(self), Arc::clone(slot), purpose));
+        }
     }
 
     /// What stands there for a credential, fresh or not.

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    SecretSource, Token, VaultError,
+    SecretSource, Stamp, Token, VaultError,
     backoff::Backoff,
     breaker::Breaker,
     choice::Budget,
@@ -88,6 +88,8 @@ pub(super) struct Previous {
 /// What outlives a change of the configuration that leaves the secret the same.
 struct Shared {
     probe: Probe,
+    /// How the files looked before the last read, where the secret comes from files.
+    stamp: Mutex<Option<Stamp>>,
     budget: Budget,
     condition: watch::Sender<Condition>,
     used: AtomicBool,
@@ -117,6 +119,7 @@ impl Slot {
         let (used, usable) = (AtomicBool::new(false), AtomicBool::new(true));
         let shared = Arc::new(Shared {
             probe: Probe::default(),
+            stamp: Mutex::default(),
             budget: Budget::new(clock::now()),
             condition,
             used,
@@ -144,6 +147,20 @@ impl Slot {
 
     pub(super) fn probe(&self) -> &Probe {
         &self.shared.probe
+    }
+
+    /// Looks at the files that the secret comes from, before they are read.
+    pub(super) async fn stamp(&self) {
+        if let Some(stamp) = self.source.stamp(self.credential.source.secret()).await {
+            *self.shared.stamp.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
+        }
+    }
+
+    /// Whether those files look otherwise than before the last read.
+    pub(super) async fn has_changed(&self) -> bool {
+        let Some(now) = self.source.stamp(self.credential.source.secret()).await else { return false };
+        let before = self.shared.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        before.as_ref().is_some_and(|before| *before != now)
     }
 
     pub(super) fn budget(&self) -> &Budget {

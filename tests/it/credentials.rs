@@ -202,3 +202,22 @@ fn whole(answer: &[u8]) -> Option<String> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
+
+#[test]
+fn a_file_that_changes_is_read_again_at_once() {
+    let proxy = setup().start();
+    let fetched = |times: usize| {
+        proxy.record("a read of the vault", |_| {
+            let reads = proxy.records();
+            reads.iter().filter(|record| record["kind"] == "vault-read").count() == times
+        })
+    };
+    fetched(1);
+    write_private(&proxy.path("contoso.pat"), "another-token");
+    // Long before the five minutes after which a token is read again, and though nobody uses it.
+    fetched(2);
+    let uses = || proxy.organization().seen().last().map(|seen| seen.authorization.clone());
+    proxy.organization().accept(&["another-token"]);
+    assert_eq!(proxy.get("/contoso/_apis/projects", &[]).0, 200);
+    assert_eq!(uses(), Some(vec![super::rotation::basic("another-token")]));
+}

@@ -29,6 +29,8 @@ const LEAST: Duration = Duration::from_secs(10);
 pub(super) async fn read(cache: Arc<Cache>, slot: Arc<Slot>, purpose: Purpose) {
     let mut unended = Unended(Some(&slot));
     let started = clock::now();
+    // What changes after this look is read once more.
+    let _ = timeout(slot.lifetime.deadline, slot.stamp()).await;
     let mut got = cache.fetch(&slot, purpose).await;
     if matches!(got, Err(Trouble::Vault(VaultError::Denied(_)))) && cache.get(&slot).await.is_some() {
         sleep(CONFIRMATION).await;

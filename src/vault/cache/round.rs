@@ -6,19 +6,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{MissedTickBehavior, interval};
+use futures_util::future::join_all;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Cache;
 use crate::{
     clock,
     vault::{
         health::{Health, State},
-        slot::{Care, Slot, wall},
+        slot::{Care, Purpose, Slot, wall},
     },
 };
 
 /// How often values are looked after.
 const ROUND: Duration = Duration::from_secs(1);
+
+/// For a look at files.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// After a start, before the first word of an expiry: a process that is started again and again says nothing of it.
 const FIRST_NOTICE: Duration = Duration::from_mins(1);
@@ -53,6 +57,25 @@ pub(super) async fn look_after(cache: Weak<Cache>) {
             }
         }
         cache.tidy().await;
+    }
+}
+
+/// Reads again what comes from files of this machine as soon as they look otherwise, until the cache is gone. Apart
+/// from the other rounds: a file system that hangs keeps nothing else waiting.
+pub(super) async fn watch_files(cache: Weak<Cache>) {
+    let mut rounds = interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        rounds.tick().await;
+        let Some(cache) = cache.upgrade() else { return };
+        let slots = cache.slots.load_full();
+        let looks = slots.values().map(|slot| async move {
+            let changed = timeout(LOOK, slot.has_changed()).await.unwrap_or_default();
+            changed.then_some(slot)
+        });
+        for slot in join_all(looks).await.into_iter().flatten() {
+            cache.begin_anyway(slot, Purpose::Refresh);
+        }
     }
 }
 
