@@ -69,7 +69,6 @@ fn configuration(section: &str, more: &str) -> String {
         ("[state]", "folder = \"state\""),
         ("[audit]", "folder = \"audit\""),
         ("[limits]", ""),
-        ("[state]", "folder = \"state\""),
         ("[upstream]", ""),
         ("[outbound]", ""),
         ("[vault.environment]", "type = \"environment\""),
@@ -157,7 +156,9 @@ fn every_key_that_the_parser_knows_is_documented_and_no_other() {
             .iter()
             .filter(|row| {
                 let shared = (row.section == "[vault.NAME]" && section.starts_with("vault."))
-                    || (row.section == "[credential.NAME]" && section.starts_with("credential."));
+                    || (row.section == "[credential.NAME]"
+                        && section.starts_with("credential.")
+                        && !section.ends_with(".rotate"));
                 shared || place(&row.section) == section
             })
             .map(|row| row.key.as_str())
