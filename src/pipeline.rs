@@ -60,8 +60,7 @@ pub fn pipeline(
         .service(service_fn(move |armed| upstream::forward(Rc::clone(&upstream), armed)))
 }
 
-/// The outermost layer: a refusal becomes an answer, a panic a 500. In both cases the record has
-/// been, or is being, written by the entry itself.
+/// The outermost layer: a refusal becomes an answer, a panic a 500. The entry itself writes the record.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer<S>(pub(crate) S);
 

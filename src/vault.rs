@@ -1,6 +1,6 @@
 //! Secrets: where they live, how long they are kept, and the one way they reach a request.
 //!
-//! What comes in: [`Recorded`]. What goes out: [`Armed`]. A secret is never printed, never
+//! What comes in: [`Recorded`](crate::audit::Recorded). What goes out: [`Armed`]. A secret is never printed, never
 //! compared in the open, and never leaves but through [`Armed::authorize`].
 //!
 //! # Adding a secret source
@@ -12,21 +12,12 @@ use std::{
     collections::BTreeMap,
     fmt,
     future::Future,
-    pin::Pin,
-    rc::Rc,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use http::HeaderMap;
-use secrecy::SecretString;
+use crate::config::{self, Config, Credential, CredentialSource};
 
-use crate::{
-    audit::{Recorded, Spent},
-    config::{self, Config, Credential, CredentialSource},
-    limits::Rationed,
-    refusal::{Refusal, Refused},
-};
-
+mod arm;
 pub mod aws_secrets_manager;
 #[cfg(test)]
 mod azure;
@@ -50,156 +41,25 @@ mod private;
 mod probe;
 pub mod sealed;
 mod slot;
+mod source;
 mod stamp;
 mod standing;
 pub mod token;
 pub(crate) mod trial;
 
+pub use arm::{Armed, arm, consult};
 pub use cache::{Refreshed, Unrefreshed};
 pub use choice::Chosen;
 pub use health::{Health, State};
 pub(crate) use private::without_line_end;
+pub use source::{Facts, Fetch, Fetched, SecretSource, VaultError, Write, source};
 pub use stamp::{Stamp, Stamping};
 pub use token::{FingerprintKey, Scheme, Token};
 
 pub(crate) use standing::Standing;
 
-use cache::{Cache, Place, Withheld};
-
-/// What a vault gave.
-pub struct Fetched {
-    /// The secret.
-    pub value: SecretString,
-    /// What the vault calls this version of it, if it has versions; else a keyed fingerprint takes its place.
-    pub version: Option<Arc<str>>,
-    /// What the vault says of it.
-    pub facts: Facts,
-}
-
-impl Fetched {
-    /// A secret of which nothing more is known.
-    #[must_use]
-    pub fn new(value: SecretString) -> Self {
-        Self { value, version: None, facts: Facts::default() }
-    }
-}
-
-/// What a vault, or a token itself, says of a secret.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// From when it may be used.
-    pub not_before: Option<jiff::Timestamp>,
-    /// Until when it may be used.
-    pub expires: Option<jiff::Timestamp>,
-}
-
-/// Why a vault gave nothing.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum VaultError {
-    /// Silence, throttling, failure: it never ends a good value before `stale-for`.
-    #[error("the vault did not answer: {0}")]
-    Unavailable(Arc<str>),
-    /// "Forbidden", "disabled", "not found": an answer, and it ends the value.
-    #[error("the vault refused: {0}")]
-    Denied(Arc<str>),
-    /// What it gave is no token (empty, white space inside, not ASCII, too long).
-    #[error("the secret is not usable: {0}")]
-    Unusable(Arc<str>),
-}
-
-/// A boxed future, so that the trait has objects. Reads of vaults are rare.
-pub type Fetch<'a> = Pin<Box<dyn Future<Output = Result<Fetched, VaultError>> + Send + 'a>>;
-
-/// A boxed future: the write of a secret, and what the vault calls the version that it made.
-pub type Write<'a> = Pin<Box<dyn Future<Output = Result<Option<Arc<str>>, VaultError>> + Send + 'a>>;
-
-/// Where secrets live. Called on the control thread alone, under the vault's deadline.
-pub trait SecretSource: Send + Sync {
-    /// Reads one secret by the name that `[credential.x] secret` gives.
-    fn fetch<'a>(&'a self, secret: &'a str) -> Fetch<'a>;
-
-    /// Reads the version before the present one.
-    fn fetch_previous<'a>(&'a self, _: &'a str) -> Fetch<'a> {
-        Box::pin(async { Err(VaultError::Denied("this type of vault keeps no earlier versions".into())) })
-    }
-
-    /// Writes a new version.
-    fn write<'a>(&'a self, _: &'a str, _: &'a SecretString) -> Write<'a> {
-        Box::pin(async { Err(VaultError::Denied("patgate does not write to this type of vault".into())) })
-    }
-
-    /// Where a secret is on this machine: how its files look. While that stays the same, so does the secret. `None`:
-    /// only reading tells.
-    fn stamp<'a>(&'a self, _: &'a str) -> Stamping<'a> {
-        Box::pin(async { None })
-    }
-}
-
-/// Opens one vault.
-///
-/// # Errors
-/// What can't even be set up (a key that can't be read), as a sentence.
-pub fn source(vault: &config::Vault, outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
-    use config::VaultSource;
-    Ok(match &vault.source {
-        VaultSource::Sealed(config) => {
-            Arc::new(sealed::Sealed::of(config).map_err(|error| error.to_string())?)
-        }
-        VaultSource::Environment => Arc::new(environment::Environment::new()),
-        VaultSource::File(config) => Arc::new(file::File::new(config)),
-        VaultSource::Command(config) => Arc::new(command::Command::new(config)),
-        VaultSource::Hashicorp(source) => {
-            Arc::new(hashicorp::Hashicorp::open(source, vault.lifetime.deadline, outbound)?)
-        }
-        VaultSource::AwsSecretsManager(vault) => {
-            Arc::new(aws_secrets_manager::AwsSecretsManager::open(vault, outbound)?)
-        }
-        VaultSource::AzureKeyVault(vault) => Arc::new(azure_key_vault::AzureKeyVault::open(vault, outbound)?),
-    })
-}
-
-/// Opens what gives one credential its tokens where that is no vault.
-fn tokens(entra: &config::Entra, outbound: &config::Outbound) -> Result<Arc<dyn SecretSource>, String> {
-    Ok(Arc::new(entra::Entra::open(entra, outbound)?))
-}
-
-/// A token as it was read, with what the vault said of it.
-pub(crate) struct Got {
-    pub(crate) token: Token,
-    pub(crate) version: Option<Arc<str>>,
-    pub(crate) facts: Facts,
-}
-
-/// Reads a credential's secret and takes it for a token.
-///
-/// # Errors
-/// See [`VaultError`].
-pub(crate) async fn fetch_token(
-    source: &dyn SecretSource,
-    from: &CredentialSource,
-    key: &FingerprintKey,
-) -> Result<Got, VaultError> {
-    token_of(source.fetch(from.secret()).await?, from, key)
-}
-
-/// As [`fetch_token`], of the version before the present one.
-async fn fetch_previous(
-    source: &dyn SecretSource,
-    from: &CredentialSource,
-    key: &FingerprintKey,
-) -> Result<Got, VaultError> {
-    token_of(source.fetch_previous(from.secret()).await?, from, key)
-}
-
-fn token_of(fetched: Fetched, from: &CredentialSource, key: &FingerprintKey) -> Result<Got, VaultError> {
-    let Fetched { value, version, facts } = fetched;
-    let scheme = match from {
-        CredentialSource::Vault { .. } => Scheme::Basic,
-        CredentialSource::Entra(_) => Scheme::Bearer,
-    };
-    let token = Token::new(value, scheme, key).map_err(|why| VaultError::Unusable(why.to_string().into()))?;
-    Ok(Got { token, version, facts })
-}
+use cache::{Cache, Place};
+use source::{Got, fetch_previous, fetch_token, tokens};
 
 /// What was opened for one configuration.
 #[derive(Default)]
@@ -371,117 +231,14 @@ impl Vaults {
     }
 }
 
-/// A request with its secret, on its way out.
-#[derive(Debug)]
-pub struct Armed {
-    recorded: Recorded,
-    token: Arc<Token>,
-}
-
-impl Armed {
-    /// Strips any `Authorization` and sets ours. Marked sensitive.
-    pub(crate) fn authorize(&self, headers: &mut HeaderMap) {
-        self.token.authorize(headers);
-    }
-    /// Whether it is this very token.
-    pub(crate) fn bears(&self, token: &Token) -> bool {
-        self.token.is(token)
-    }
-    /// Whether these bytes hold the token, raw or as sent (for answers that echo it).
-    pub(crate) fn occurs_in(&self, bytes: &[u8]) -> bool {
-        self.token.occurs_in(bytes)
-    }
-    /// The token, for whoever must know when it is no more.
-    pub(crate) fn token(&self) -> &Arc<Token> {
-        &self.token
-    }
-    /// The request.
-    pub(crate) fn recorded(&self) -> &Recorded {
-        &self.recorded
-    }
-    /// See [`Self::recorded`].
-    pub(crate) fn recorded_mut(&mut self) -> &mut Recorded {
-        &mut self.recorded
-    }
-    /// Puts the secret away after an attempt. The returned handle names the value that was used, for
-    /// [`Vaults::rejected`] and [`Vaults::probe_once`].
-    pub(crate) fn disarm(self) -> (Spent, Arc<Token>) {
-        (self.recorded.spend(), self.token)
-    }
-}
-
-/// Asks, before an intent is written, whether the credential may be used at present.
-///
-/// # Errors
-/// `credential-disabled`
-pub async fn consult(vaults: Rc<Vaults>, rationed: Rationed) -> Result<Rationed, Box<Refused>> {
-    let Some(disabled) = vaults.standing.disabled(&rationed.credential().name) else { return Ok(rationed) };
-    let (known, rule, chosen, _) = rationed.into_parts();
-    let mut vetted = *known.vetted;
-    let mut entry = vetted.passage.entry;
-    let facts = entry.facts_mut();
-    facts.rule = Some(rule);
-    facts.credential = Some(Arc::clone(&chosen.credential().name));
-    facts.detail = Some(disabled.to_string().into());
-    Err(Refused::new(Refusal::CredentialDisabled, vetted.wire, vetted.outgoing.body.take(), entry))
-}
-
-/// Takes the secret from the cache, or waits for the vault (single-flight, on the control thread).
-///
-/// # Errors
-/// `vault-unavailable`, `credential-missing`, `credential-rejected`, `credential-elsewhere`, `credential-disabled`
-pub async fn arm(vaults: Rc<Vaults>, mut recorded: Recorded) -> Result<Armed, Box<Refused>> {
-    let credential = Arc::clone(recorded.credential());
-    // Policy has asked this already; a secret that goes astray can't be called back.
-    if !may_go_to(&credential, recorded.known().vetted.outgoing.target.organization()) {
-        return Err(refuse(recorded, Refusal::CredentialElsewhere, None));
-    }
-    let taken = vaults.cache.take(&credential).await;
-    // After the wait, and with no other before the secret is used.
-    if let Some(disabled) = vaults.standing.disabled(&credential.name) {
-        return Err(refuse(recorded, Refusal::CredentialDisabled, Some(&disabled.to_string())));
-    }
-    match taken {
-        Ok(held) => {
-            let facts = recorded.known_mut().vetted.passage.entry.facts_mut();
-            facts.credential_version = Some(Arc::clone(&held.version));
-            facts.fingerprint = Some(Arc::clone(held.token.fingerprint()));
-            Ok(Armed { recorded, token: Arc::clone(&held.token) })
-        }
-        Err(withheld) => {
-            let (why, detail) = match withheld {
-                Withheld::Unavailable(detail) => (Refusal::VaultUnavailable, detail),
-                Withheld::Missing(detail) => (Refusal::CredentialMissing, detail),
-                Withheld::Rejected(detail) => (Refusal::CredentialRejected, detail),
-            };
-            Err(refuse(recorded, why, Some(&detail)))
-        }
-    }
-}
-
-fn may_go_to(credential: &Credential, organization: &str) -> bool {
-    credential.organizations.iter().any(|own| own.eq_ignore_ascii_case(organization))
-}
-
-#[expect(clippy::unnecessary_box_returns, reason = "a refusal is boxed from its making on")]
-fn refuse(recorded: Recorded, why: Refusal, detail: Option<&str>) -> Box<Refused> {
-    let (known, _, _) = recorded.spend().into_parts();
-    let mut vetted = *known.vetted;
-    let mut entry = vetted.passage.entry;
-    if let Some(detail) = detail {
-        entry.facts_mut().detail = Some(detail.into());
-    }
-    Refused::new(why, vetted.wire, vetted.outgoing.body.take(), entry)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{path::Path, pin::Pin};
 
     use config::{Lifetime, Outbound, SealedKey, Vault, VaultSource};
 
     use super::*;
-    use crate::vault::cache::Record;
+    use crate::vault::{arm::may_go_to, cache::Record};
 
     struct NoRecord;
 
