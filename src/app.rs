@@ -343,7 +343,9 @@ impl House {
                 let policy = snapshot.name();
                 tracing::info!(generation, policy = &*policy, "a new configuration is in force");
                 if let Err(why) = self.rotation.reconfigure(&snapshot.config) {
-                    tracing::error!("rotations go on as before: {why}");
+                    // The vaults are the new ones already: what was set up for the old must not go on.
+                    self.rotation.halt();
+                    tracing::error!("no token is rotated until the next reload: {why}");
                 }
                 self.snapshot.store(Arc::new(snapshot));
                 self.shown.metrics.configured(generation);

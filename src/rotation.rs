@@ -185,9 +185,20 @@ impl Rotation {
                 }
             }) as machine::Refreshed
         });
+        let (standing, name) = (Arc::clone(self.0.vaults.standing()), Arc::clone(&plan.credential));
+        let disabled = Box::new(move || standing.disabled(&name).is_some());
         let keep = Arc::new(ledger.clone());
-        let machine = Machine { plan, azure, vault, entra, record, keep, refresh, now: Box::new(now) };
+        let machine =
+            Machine { plan, azure, vault, entra, record, keep, refresh, now: Box::new(now), disabled };
         Ok((machine, ledger))
+    }
+
+    /// Ends every rotation after its present turn; the next [`Self::reconfigure`] begins them anew.
+    pub(crate) fn halt(&self) {
+        for running in std::mem::take(&mut *locked(&self.0.running)).into_values() {
+            running.task.over.store(true, Ordering::Release);
+            running.task.wake.notify_one();
+        }
     }
 
     /// Makes a new token now, whenever it would be due.
@@ -290,7 +301,9 @@ async fn turn(task: &Task, machine: &Machine, ledger: &Ledger) -> Timestamp {
         task.forced.fetch_or(forced, Ordering::AcqRel);
         state::later(now(), PAUSE)
     };
-    let _turn = match ledger.turn() {
+    let own = ledger.clone();
+    let taken = tokio::task::spawn_blocking(move || own.turn()).await;
+    let _turn = match taken.unwrap_or_else(|error| Err(format!("it broke off: {error}"))) {
         Ok(Some(turn)) => turn,
         Ok(None) => return again(None),
         Err(why) => return again(Some(why)),

@@ -2,7 +2,12 @@
 //!
 //! A change is on record, with who and why, before it takes effect; where it can't be recorded there is none.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -88,7 +93,10 @@ pub(crate) struct Credentials {
     state: State,
     audit: Audit,
     metrics: Arc<Metrics>,
-    /// One change at a time, from its record to its effect. What following the state met last, where it can't be read.
+    /// Disabled here, and not on the disk, or not yet: in force whatever a document says.
+    unkept: std::sync::Mutex<BTreeMap<Arc<str>, Disabled>>,
+    /// One change of the document at a time; nothing that has to be in force at once waits for it. What following the
+    /// state met last, where it can't be read.
     changes: Mutex<Option<String>>,
 }
 
@@ -101,20 +109,34 @@ impl Credentials {
         audit: Audit,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let credentials = Self { snapshot, vaults, state, audit, metrics, changes: Mutex::default() };
+        let credentials = Self {
+            snapshot,
+            vaults,
+            state,
+            audit,
+            metrics,
+            unkept: std::sync::Mutex::default(),
+            changes: Mutex::default(),
+        };
         credentials.take_effect(&credentials.state.document());
         Arc::new(credentials)
     }
 
     fn take_effect(&self, document: &Document) {
-        self.vaults.standing().set(&document.disabled);
+        let mut disabled = document.disabled.clone();
+        disabled.extend(self.unkept().clone());
+        self.vaults.standing().set(&disabled);
         self.metrics.state(document.version);
+    }
+
+    fn unkept(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Disabled>> {
+        self.unkept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All of them, also such as are disabled and no more in the configuration.
     pub(crate) fn list(&self) -> Value {
         let snapshot = self.snapshot.load();
-        let document = self.state.document();
+        let (document, disabled) = (self.state.document(), self.vaults.standing().all());
         let health = self.vaults.health();
         let known = snapshot.config.credentials.values().map(|credential| {
             let health = health.iter().find(|health| health.credential == credential.name);
@@ -136,11 +158,10 @@ impl Credentials {
                 "expires": moment(health.and_then(|health| health.expires).or(credential.expires)),
                 "previous-until": moment(health.and_then(|health| health.previous_until)),
                 "detail": health.and_then(|health| health.detail.clone()),
-                "disabled": document.disabled.get(&credential.name).map(told),
+                "disabled": disabled.get(&credential.name).map(told),
             })
         });
-        let absent =
-            document.disabled.iter().filter(|(name, _)| !snapshot.config.credentials.contains_key(*name));
+        let absent = disabled.iter().filter(|(name, _)| !snapshot.config.credentials.contains_key(*name));
         let absent = absent.map(|(name, disabled)| {
             json!({ "credential": name, "configured": false, "state": "disabled", "disabled": told(disabled) })
         });
@@ -213,8 +234,7 @@ impl Credentials {
         cut: bool,
     ) -> Result<Value, Declined> {
         let reason = sound(reason)?;
-        let _turn = self.changes.lock().await;
-        let before = self.state.document().disabled.get(name).cloned();
+        let before = self.vaults.standing().disabled(name);
         let configured =
             self.snapshot.load().config.credentials.get_key_value(name).map(|(name, _)| Arc::clone(name));
         let Some(name) = configured.or_else(|| before.as_ref().map(|_| name.into())) else {
@@ -226,15 +246,19 @@ impl Credentials {
         let disabled = Disabled { since, by: Arc::clone(&operator.name), reason: Arc::clone(&reason), cut };
         let said = told(&disabled);
         // In force before it is written: a disk that is slow must not keep a credential in use.
-        let key = Arc::clone(&name);
-        let insert =
-            move |document: &mut Document| drop(document.disabled.insert(Arc::clone(&key), disabled.clone()));
-        self.take_effect(&self.state.change_unkept(&insert));
+        self.unkept().insert(Arc::clone(&name), disabled.clone());
+        self.take_effect(&self.state.document());
         tracing::warn!(credential = &*name, operator = &*operator.name, reason = &*reason, cut, "disabled");
+        let _turn = self.changes.lock().await;
+        let key = Arc::clone(&name);
+        let insert = move |document: &mut Document| drop(document.disabled.insert(key, disabled));
         match self.change(insert).await {
-            Ok(()) => Ok(
-                json!({ "credential": name, "state": "disabled", "kept": self.state.is_kept(), "disabled": said }),
-            ),
+            Ok(()) => {
+                self.unkept().remove(&name);
+                Ok(json!({
+                    "credential": name, "state": "disabled", "kept": self.state.is_kept(), "disabled": said,
+                }))
+            }
             Err(why) => {
                 self.record_failure(operator, &asked, "unkept", &why).await;
                 Err(Declined::Unavailable(format!(
@@ -256,7 +280,7 @@ impl Credentials {
     ) -> Result<Value, Declined> {
         let reason = sound(reason)?;
         let _turn = self.changes.lock().await;
-        let disabled = self.state.document().disabled.get_key_value(name).map(|(name, _)| Arc::clone(name));
+        let disabled = self.vaults.standing().all().get_key_value(name).map(|(name, _)| Arc::clone(name));
         let Some(name) = disabled else {
             let configured = self.snapshot.load().config.credentials.contains_key(name);
             let conflict = || Declined::Conflict(format!("{name} is not disabled"));
@@ -269,6 +293,8 @@ impl Credentials {
             self.record_failure(operator, &asked, "failed", &why).await;
             return Err(Declined::Unavailable(format!("{name} stays disabled: {why}")));
         }
+        self.unkept().remove(&name);
+        self.take_effect(&self.state.document());
         tracing::warn!(credential = &*name, operator = &*operator.name, reason = &*reason, "enabled");
         Ok(json!({ "credential": name, "state": self.state_of(&name), "kept": self.state.is_kept() }))
     }

@@ -7,7 +7,12 @@
 //! # Adding an operation
 //! A line in [`route`]; a function of [`Credentials`] that records before it acts; its row in `docs/operations.md`.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -24,6 +29,7 @@ use tokio::{
 };
 
 use super::credentials::{Credentials, Declined, Operator};
+use crate::clock;
 
 /// Connections of operators at a time. One more ends the oldest.
 const CONNECTIONS: usize = 16;
@@ -38,11 +44,15 @@ const BODY: usize = 16 * 1024;
 /// After an `accept` that failed (no file descriptors left), before the next.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Between two words about strangers, who may come as often as they like.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// Answers on `listener` until the future is dropped. `admins`: the uids that may.
 pub(crate) async fn serve(listener: UnixListener, admins: Vec<u32>, credentials: Arc<Credentials>) {
     let mut connections = JoinSet::new();
     let mut strangers = JoinSet::new();
     let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
+    let mut told: Option<Instant> = None;
     loop {
         while connections.try_join_next().is_some() || strangers.try_join_next().is_some() {}
         let (stream, peer) = match listener.accept().await.and_then(|(stream, _)| {
@@ -58,7 +68,11 @@ pub(crate) async fn serve(listener: UnixListener, admins: Vec<u32>, credentials:
         };
         let uid = peer.uid();
         if !admins.contains(&uid) {
-            tracing::warn!(uid, "somebody who is none of [admin] admins came to the admin socket");
+            let now = clock::now();
+            if told.is_none_or(|at| now.saturating_duration_since(at) >= QUIET) {
+                told = Some(now);
+                tracing::warn!(uid, "somebody who is none of [admin] admins came to the admin socket");
+            }
             if strangers.len() < STRANGERS {
                 strangers.spawn(timeout(PART, connection(stream, None)));
             }

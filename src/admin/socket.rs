@@ -28,8 +28,9 @@ pub enum SocketError {
     Occupied(PathBuf),
     /// Whoever may write into the folder could put another socket there.
     #[error(
-        "others may write into {path} (mode {mode:04o}), and so put a socket of their own in this one's place; \
-         chmod 755 it, or choose another folder for [admin] socket",
+        "others may write into {path} (mode {mode:04o}), or it is another user's, and so they can put a socket of their \
+         own in this one's place; chmod 755 it, give it to root or to patgate's user, or choose another folder for \
+         [admin] socket",
         path = .0.display(), mode = .1
     )]
     OpenFolder(PathBuf, u32),
@@ -55,15 +56,22 @@ impl Socket {
     pub fn open(path: &Path, shared: bool, overlap: bool) -> Result<Self, SocketError> {
         let failed = |error| SocketError::Io(path.to_owned(), error);
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let is_new = !folder.exists();
         // As systemd's RuntimeDirectory= would, where nobody else has.
         DirBuilder::new()
             .recursive(true)
             .mode(if shared { 0o755 } else { 0o700 })
             .create(folder)
             .map_err(|error| SocketError::Io(folder.to_owned(), error))?;
+        if is_new && shared {
+            // The umask leaves it to its owner alone. Others may go through, and see nothing.
+            let mode = fs::Permissions::from_mode(0o711);
+            fs::set_permissions(folder, mode).map_err(|error| SocketError::Io(folder.to_owned(), error))?;
+        }
         let about = fs::metadata(folder).map_err(|error| SocketError::Io(folder.to_owned(), error))?;
-        // With the sticky bit others can't rename what is not theirs.
-        if about.mode() & 0o022 != 0 && about.mode() & 0o1000 == 0 {
+        // Whoever may make files there may take the name while patgate is down, and tell operators what he likes.
+        let foreign = about.uid() != 0 && about.uid() != rustix::process::geteuid().as_raw();
+        if foreign || about.mode() & 0o022 != 0 {
             return Err(SocketError::OpenFolder(folder.to_owned(), about.mode() & 0o7777));
         }
         match fs::symlink_metadata(path) {
@@ -162,7 +170,7 @@ mod tests {
     #[test]
     fn a_folder_that_others_may_write_into_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        for (mode, good) in [(0o700, true), (0o755, true), (0o1777, true), (0o775, false), (0o777, false)] {
+        for (mode, good) in [(0o700, true), (0o755, true), (0o1777, false), (0o775, false), (0o777, false)] {
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
             let opened = Socket::open(&folder.path().join("s"), false, false);
             assert_eq!(opened.is_ok(), good, "{mode:o}");

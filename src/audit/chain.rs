@@ -345,7 +345,7 @@ pub(crate) fn is_unbegun(path: &Path) -> Result<bool, Fault> {
     let io = |error| Fault::Io(path.to_owned(), error);
     let mut file = File::open(path).map_err(io)?;
     let mut begin = Vec::new();
-    Read::by_ref(&mut file).take(HEADER as u64).read_to_end(&mut begin).map_err(io)?;
+    Read::by_ref(&mut file).take(torn::SECTOR as u64).read_to_end(&mut begin).map_err(io)?;
     if begin.len() < HEADER || !torn::is_blank(&begin) {
         return Ok(begin.len() < HEADER);
     }

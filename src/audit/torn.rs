@@ -11,7 +11,7 @@ use super::frame::{FRAME, OPENING, PAYLOAD_CAP, SYNCED, checksum, take};
 /// How much of a damaged tail is looked at, in bytes.
 pub(crate) const CAP: u64 = 32 * 1024 * 1024;
 /// What a disk writes whole or not at all, in bytes.
-const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 /// What is wrong at the end of a last segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,7 +48,12 @@ pub(super) struct Machine {
     /// Has the new value read from the vault at once.
     pub(super) refresh: Box<dyn Fn() -> Refreshed + Send + Sync>,
     pub(super) now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Whether an operator took the credential out of use.
+    pub(super) disabled: Box<dyn Fn() -> bool + Send + Sync>,
 }
+
+/// Between two looks at whether a disabled credential may be used again.
+const DISABLED: Duration = Duration::from_mins(1);
 
 impl Machine {
     /// Does what is due, and gives the state after it. `forced`: a new token is due, and after a failure still is.
@@ -62,8 +67,16 @@ impl Machine {
         if too_early && !forced {
             return Ok(state);
         }
-        state.not_before = None;
         state.asked |= forced;
+        if (self.disabled)() {
+            // Nothing is tried, made or revoked meanwhile.
+            state.not_before = Some(later((self.now)(), DISABLED));
+            if forced {
+                self.save(&state).await?;
+            }
+            return Ok(state);
+        }
+        state.not_before = None;
         let failures = state.failures;
         match self.advance(&mut state).await {
             Ok(()) => {
@@ -183,6 +196,7 @@ impl Machine {
             Err(VaultError::Denied(_) | VaultError::Unusable(_)) if state.current.is_none() => return Ok(()),
             Err(error) => return Err(self.vault_trouble(&error)),
         };
+        self.may_be_used()?;
         if let Whose::User(id) = self.azure.whose(&self.plan, &value).await? {
             state.identity = Some(id);
         }
@@ -244,6 +258,7 @@ impl Machine {
     async fn prove(&self, state: &State, value: &SecretString) -> Result<String, Trouble> {
         let mut tries = 1;
         loop {
+            self.may_be_used()?;
             let trouble = match self.azure.whose(&self.plan, value).await {
                 Ok(Whose::User(id)) if state.identity.as_ref().is_none_or(|known| *known == id) => {
                     return Ok(id);
@@ -263,6 +278,10 @@ impl Machine {
             sleep(self.plan.patience.pause * tries).await;
             tries += 1;
         }
+    }
+
+    fn may_be_used(&self) -> Result<(), Trouble> {
+        if (self.disabled)() { Err(Trouble::Vault("the credential is disabled".into())) } else { Ok(()) }
     }
 
     /// Nothing is to be done for so long.

@@ -316,3 +316,14 @@ async fn a_token_of_a_stranger_with_a_like_name_is_left_alone() {
     assert_eq!(lab.active().len(), 2);
     assert!(lab.active().contains(&stranger.authorization));
 }
+
+#[tokio::test]
+async fn a_token_that_an_operator_disabled_is_not_tried_made_or_revoked() {
+    let lab = Lab::start();
+    let mut machine = lab.machine("one", &Arc::default());
+    machine.disabled = Box::new(|| true);
+    let before = lab.organization.requests();
+    let state = machine.turn(true).await.unwrap();
+    assert_eq!(lab.organization.requests(), before);
+    assert!(state.asked && state.not_before.is_some(), "it is done once the token may be used again");
+}

@@ -135,6 +135,12 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
         );
         return Err(io::Error::other(why));
     }
+    let user = rustix::process::geteuid().as_raw();
+    if about.uid() != user && about.uid() != 0 {
+        let why =
+            format!("the folder belongs to the user {}; it has to be patgate's own, or root's", about.uid());
+        return Err(io::Error::other(why));
+    }
     Ok(())
 }
 

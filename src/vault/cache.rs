@@ -325,7 +325,10 @@ impl Cache {
 
     fn slot(&self, credential: &Credential) -> Option<Arc<Slot>> {
         // A request that was decided on by the configuration before must not get another secret by the same name.
-        self.slots.load().get(&credential.name).filter(|slot| slot.serves(credential)).cloned()
+        let slots = self.slots.load();
+        let slot = slots.get(&credential.name).filter(|slot| slot.serves(credential))?;
+        // What may go elsewhere now may be another secret, though it has the same name.
+        (slot.credential.organizations == credential.organizations).then(|| Arc::clone(slot))
     }
 
     /// Whether the configuration still has it.

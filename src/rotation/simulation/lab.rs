@@ -248,6 +248,7 @@ impl Lab {
             record,
             keep: Arc::new(Points { killer: Arc::clone(killer), ledger }),
             refresh: Box::new(|| Box::pin(async {})),
+            disabled: Box::new(|| false),
             now: Box::new(move || later(now(), *ahead.lock().unwrap())),
         }
     }

@@ -179,6 +179,16 @@ impl Answer {
             .any(|error| error.contains(words))
     }
 
+    /// Whether the vault itself says so.
+    fn is_own(&self) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Own {
+            errors: Option<serde::de::IgnoredAny>,
+            data: Option<serde::de::IgnoredAny>,
+        }
+        serde_json::from_slice::<Own>(&self.body).is_ok_and(|own| own.errors.is_some() || own.data.is_some())
+    }
+
     /// What a status other than success means, of a request for `what`.
     pub(super) fn failure(&self, what: &str) -> VaultError {
         let unavailable = |text: String| VaultError::Unavailable(text.into());
@@ -196,6 +206,10 @@ impl Answer {
             }
             // A standby that has not heard yet of what was written elsewhere.
             StatusCode::PRECONDITION_FAILED => unavailable("it is not up to date yet (412)".into()),
+            // A vault answers with `errors` or `data`; a balancer, or a firewall, before it does not.
+            status if status.is_client_error() && !self.is_own() => {
+                unavailable(format!("something that is no vault answered for it ({})", status.as_u16()))
+            }
             StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED => {
                 VaultError::Denied(format!("it does not take {what} ({})", self.status.as_u16()).into())
             }
@@ -249,6 +263,8 @@ mod tests {
             (400, r#"{"errors":["canary"]}"#, true, "does not take"),
             (403, r#"{"errors":["canary"]}"#, true, "forbids secret/a"),
             (404, r#"{"errors":[]}"#, true, "no secret/a"),
+            (404, "default backend - 404 canary", false, "no vault answered"),
+            (403, "<html>canary", false, "no vault answered"),
         ] {
             let error = answer(status, body).failure("secret/a");
             assert_eq!(matches!(error, VaultError::Denied(_)), available, "{status}: {error}");

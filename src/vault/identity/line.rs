@@ -110,6 +110,13 @@ impl Line {
 
     async fn send(&self, request: &Request) -> Result<AsyncRawResponse, VaultError> {
         let party = self.party(request.url())?;
+        let bears =
+            request.headers().iter().any(|(name, _)| name.as_str().eq_ignore_ascii_case("authorization"));
+        if bears && party != Party::Vault {
+            return Err(VaultError::Unavailable(
+                "its answer leads to another host, where no token may go".into(),
+            ));
+        }
         let sent = self.built(party, request)?.send().await;
         let response = sent.map_err(|error| self.at(party, network::silence(&error)))?;
         let status = response.status();

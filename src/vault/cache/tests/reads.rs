@@ -99,3 +99,15 @@ async fn the_house_keeping_ends_with_the_cache() {
     sleep(2 * SECOND).await;
     assert!(weak.upgrade().is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_the_old_configuration_gets_no_secret_that_is_for_other_organizations_now() {
+    let bench = Bench::new(Ok("token-one"));
+    assert!(bench.gives("token-one").await);
+    let mut moved = credential("secret");
+    moved.organizations = vec!["fabrikam".into()];
+    let moved = Arc::new(moved);
+    bench.place(&[Arc::clone(&moved)]);
+    assert!(matches!(bench.cache.take(&bench.credential).await, Err(Withheld::Unavailable(_))));
+    assert!(bench.cache.take(&moved).await.is_ok());
+}
