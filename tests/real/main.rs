@@ -35,4 +35,5 @@ mod memory;
 mod moto;
 mod openbao;
 mod outbound;
+mod rotated;
 mod soak;
