@@ -96,6 +96,8 @@ fn each_failure_of_secrets_manager_is_blamed_rightly_and_over_when_it_is_back() 
     let all = [&UNREACHED[..], &answers(""), &silences("")].concat();
     outages::each(&proxy, &faults, &all);
     assert_nothing_leaked(&proxy, &faults, &[KEYS[1].1]);
+    // The log speaks of the vault in patgate's words.
+    assert!(!proxy.log().contains("aws_smithy_runtime"), "{}", proxy.log());
 }
 
 /// A Key Vault with its authority, and patgate that reaches both through what fails.
