@@ -20,8 +20,9 @@ use tracing_subscriber::{
 /// The environment variable that chooses what is logged.
 pub const VARIABLE: &str = "PATGATE_LOG";
 
-/// Never logged: the AWS SDK quotes lines of `~/.aws` that it can't read, and such a line may be a key.
-const SILENT: &str = "aws_runtime::env_config=off";
+/// Never logged: the AWS SDK quotes lines of `~/.aws` that it can't read, and such a line may be a key. Nor that it
+/// can't close a connection after an error of AWS, which it logs as an error: connections are not its own here.
+const SILENT: &str = "aws_runtime::env_config=off,aws_smithy_runtime::client::http::connection_poisoning=off";
 
 /// In which form lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -13,7 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
     load::{Kind, Load},
-    support::{TestProxy, patgate, secrets, setup, text},
+    support::{Setup, TestProxy, patgate, secrets, setup, text},
 };
 
 /// How patgate reads the vault in these tests: often.
@@ -39,7 +39,12 @@ pub fn basic(token: &str) -> String {
 ///
 /// Every other time the old token is revoked at once, so that patgate learns of the new one by a rejection; else
 /// it is good until patgate has taken over the new one by itself.
-pub fn survives(vault: &str, secret: &str, times: usize, mut put: impl FnMut(&str)) {
+pub fn survives(vault: &str, secret: &str, times: usize, put: impl FnMut(&str)) {
+    survives_with(setup(), vault, secret, times, put);
+}
+
+/// As [`survives`], with something about patgate changed.
+pub fn survives_with(setup: Setup, vault: &str, secret: &str, times: usize, mut put: impl FnMut(&str)) {
     let tokens: Vec<_> = (0..=times).map(token).collect();
     put(&tokens[0]);
     let mut extra = format!("[vault.rotated]\n{vault}\nrefresh = \"{}ms\"\n", REFRESH.as_millis());
@@ -50,7 +55,7 @@ pub fn survives(vault: &str, secret: &str, times: usize, mut put: impl FnMut(&st
     .unwrap();
     let rule = "[[rule]]\nname = \"all\"\nclients = [\"here\"]\npaths = [\"/contoso/**\"]\n\
                 allow = [\"GET\"]\ncredential = \"rotated\"\n";
-    let mut proxy = setup().rules(rule).with(&extra).start();
+    let mut proxy = setup.rules(rule).with(&extra).start();
     proxy.organization().accept(&[&tokens[0]]);
     proxy.organization().keep(1 << 18);
     let begun = Instant::now();

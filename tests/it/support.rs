@@ -37,6 +37,7 @@ pub struct Setup {
     audit: Option<PathBuf>,
     admin: String,
     prepare: Option<fn(&Path, &sample::Organization)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// patgate and the sample organisation, running.
@@ -50,6 +51,7 @@ pub struct TestProxy {
     tls: bool,
     process: Option<Child>,
     log: PathBuf,
+    environment: Vec<(&'static str, String)>,
     upstream_before: u64,
     /// Set by tests that kill patgate: what was under way has no ending but the one recovery writes.
     pub killed: bool,
@@ -78,6 +80,7 @@ pub fn setup() -> Setup {
         audit: None,
         admin: String::new(),
         prepare: None,
+        environment: Vec::new(),
     }
 }
 
@@ -126,6 +129,12 @@ impl Setup {
         self
     }
 
+    /// What patgate finds in its environment, every time it is launched.
+    pub fn environment(mut self, variables: &[(&'static str, &str)]) -> Self {
+        self.environment.extend(variables.iter().map(|&(name, value)| (name, value.to_owned())));
+        self
+    }
+
     pub fn start(self) -> TestProxy {
         let folder = tempfile::Builder::new().prefix("patgate-it-").tempdir().unwrap();
         let organization = sample::Organization::start(sample::Options {
@@ -157,6 +166,7 @@ impl Setup {
             tls: self.tls,
             process: None,
             log,
+            environment: self.environment,
             upstream_before: 0,
             killed: false,
             unverified: false,
@@ -245,6 +255,7 @@ impl TestProxy {
     pub fn launch_with(&mut self, change: impl FnOnce(&mut Command)) {
         let mut command = self.command(&["serve", "--config"]);
         command.arg(self.config());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         change(&mut command);
         self.process = Some(command.spawn().unwrap());
         self.until_ready();

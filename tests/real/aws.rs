@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The keys of AWS that the tests use, and that must stand in no output.
-const KEYS: [(&str, &str); 2] =
+pub const KEYS: [(&str, &str); 2] =
     [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "CANARYOFAWSKEYCANARYOFAWSKEY")];
 
 /// An environment in which nothing of this machine's own leads to AWS.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     faults::{BODY_CANARY, Behaviour, Faults, Upstream},
     openbao::OpenBao,
+    outages::{self, BRIEF_PATH, Blame, LONG_PATH, RULES, code, until},
     support::{PAT, TestProxy, patgate, secrets, setup, text},
 };
 
@@ -20,24 +21,6 @@ const ROTATED: &str = "ROTATEDROTATEDROTATEDROTATEDROTATEDROTATEDROTATEDROTJQQJ9
 /// How often values are read again, and for how long the one of the vault `brief` is used past that.
 const BRIEF: &str = "refresh = \"1s\"\nstale-for = \"2s\"\ndeadline = \"2s\"";
 const LONG: &str = "refresh = \"1s\"\nstale-for = \"1h\"\ndeadline = \"2s\"";
-
-const RULES: &str = r#"
-[[rule]]
-name = "brief"
-clients = ["here"]
-paths = ["/contoso/**"]
-allow = ["GET", "git:fetch"]
-credential = "brief"
-[[rule]]
-name = "long"
-clients = ["here"]
-paths = ["/fabrikam/**"]
-allow = ["GET", "git:fetch"]
-credential = "long"
-"#;
-
-const BRIEF_PATH: &str = "/contoso/_apis/projects";
-const LONG_PATH: &str = "/fabrikam/_apis/projects";
 
 /// A vault with the token in it, and what stands before it.
 struct Desk {
@@ -101,28 +84,6 @@ organizations = ["{organization}"]
     }
 }
 
-fn code(proxy: &TestProxy, path: &str) -> (u16, String) {
-    let (status, body) = proxy.get(path, &[]);
-    assert!(!body.contains(BODY_CANARY) && !body.contains(PAT), "{body}");
-    let code = serde_json::from_str::<Value>(&body)
-        .ok()
-        .and_then(|body| Some(body["patgate"]["code"].as_str()?.to_owned()));
-    (status, code.unwrap_or_default())
-}
-
-/// Waits until a request is answered so, and gives how long that took.
-fn until(proxy: &TestProxy, path: &str, wanted: (u16, &str), when: &str) -> Duration {
-    let begun = Instant::now();
-    loop {
-        let got = code(proxy, path);
-        if (got.0, got.1.as_str()) == wanted {
-            return begun.elapsed();
-        }
-        assert!(begun.elapsed() < Duration::from_mins(1), "{when}: {path}: {got:?}\n{}", proxy.log());
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 #[ignore = "needs OpenBao"]
 fn git_clones_with_a_token_from_the_vault_and_a_rotation_is_seen() {
@@ -164,15 +125,6 @@ fn git_clones_with_a_token_from_the_vault_and_a_rotation_is_seen() {
     desk.assert_nothing_leaked(&proxy);
 }
 
-/// What a failure of the vault does to a client's request.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Blame {
-    /// It is silent: a value is used for `stale-for`, and then 503.
-    Unavailable,
-    /// It answered: the value ends at once.
-    Missing,
-}
-
 #[test]
 #[ignore = "needs OpenBao"]
 fn each_failure_of_the_vault_is_blamed_rightly_and_is_over_when_the_vault_is_back() {
@@ -199,29 +151,7 @@ fn each_failure_of_the_vault_is_blamed_rightly_and_is_over_when_the_vault_is_bac
         // As the others of their kind; each costs seconds.
         all.retain(|(name, ..)| !["no JSON", "another authority"].contains(name));
     }
-    for (name, part, behaviour, blame) in all {
-        until(&proxy, BRIEF_PATH, (200, ""), name);
-        until(&proxy, LONG_PATH, (200, ""), name);
-        desk.faults.behave_for(part, behaviour);
-        let refused = match blame {
-            Blame::Unavailable => (503, "vault-unavailable"),
-            Blame::Missing => (424, "credential-missing"),
-        };
-        let after = until(&proxy, BRIEF_PATH, refused, name);
-        println!("{name}: {} after {after:?}", refused.1);
-        if blame == Blame::Unavailable {
-            // Past the short vault's time, the other one still lives on what it gave.
-            assert_eq!(code(&proxy, LONG_PATH).0, 200, "{name}");
-        } else {
-            until(&proxy, LONG_PATH, refused, name);
-        }
-        let went_up = proxy.organization().requests();
-        assert_eq!(code(&proxy, BRIEF_PATH).0, refused.0, "{name}");
-        assert_eq!(proxy.organization().requests(), went_up, "{name}: nothing goes up without a token");
-        desk.faults.behave(Behaviour::Pass);
-        println!("{name}: recovered after {:?}", until(&proxy, BRIEF_PATH, (200, ""), name));
-    }
-    until(&proxy, LONG_PATH, (200, ""), "at the end");
+    outages::each(&proxy, &desk.faults, &all);
     desk.assert_nothing_leaked(&proxy);
 }
 

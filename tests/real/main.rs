@@ -27,6 +27,7 @@ mod support;
 
 mod aws;
 mod disk;
+mod failing;
 mod faults;
 mod forgotten;
 mod hashicorp;
@@ -34,5 +35,7 @@ mod helpers;
 mod memory;
 mod moto;
 mod openbao;
+mod outages;
 mod outbound;
+mod rotated;
 mod soak;

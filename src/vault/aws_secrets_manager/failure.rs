@@ -105,7 +105,8 @@ pub(super) fn answered(code: Option<&str>, message: Option<&str>, status: u16) -
     }
 }
 
-fn unclear() -> VaultError {
+/// An answer that is nobody's whom patgate knows.
+pub(super) fn unclear() -> VaultError {
     VaultError::Unavailable("its answer is not one of Secrets Manager".into())
 }
 

@@ -25,6 +25,10 @@ pub(super) async fn one(client: &Client, name: &str, stage: &str) -> Result<Valu
     let read = client.get_secret_value().secret_id(name).version_stage(stage).send().await;
     let read = read.map_err(|error| failure::of(&error))?;
     let binary = read.secret_binary.is_some();
+    // Secrets Manager always says which secret it speaks of; what does not is somebody else's answer.
+    if read.arn.is_none() && read.secret_string.is_none() && !binary {
+        return Err(failure::unclear());
+    }
     value(read.secret_string, binary, read.version_id)
 }
 

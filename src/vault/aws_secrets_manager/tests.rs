@@ -146,7 +146,9 @@ async fn silence_is_told_apart_from_an_answer_and_asked_once_more_at_most() {
         (refusal("DecryptionFailure"), "denied", 1),
         (Act::Answer(403, String::new()), "denied", 1),
         (Act::Answer(404, String::new()), "denied", 1),
-        (Act::Answer(200, "{}".into()), "unusable", 1),
+        (Act::Answer(200, "{}".into()), "unavailable", 1),
+        (Act::Answer(200, "{\"data\":\"canary\"}".into()), "unavailable", 1),
+        (Act::Answer(200, "{\"ARN\":\"arn:aws:canary\"}".into()), "unusable", 1),
     ];
     for (n, (act, verdict, most)) in cases.into_iter().enumerate() {
         let (source, seen) = serve(move |_, _, _| match &act {
