@@ -17,8 +17,9 @@
 //!
 //! Around them: [`config`] reads what was typed into what is true, [`app`] wires the parts,
 //! [`refusal`] lists every reason to say no and [`answer`] says it, [`stage`] is the layer that
-//! changes a request's type, [`rotation`] makes tokens anew, [`admin`] and [`metrics`] tell operators, [`cli`] is the command line,
-//! and [`sample`] is a stand-in for Azure DevOps, for trying and for tests.
+//! changes a request's type, [`rotation`] makes tokens anew, [`state`] keeps what operators changed,
+//! [`admin`] and [`metrics`] tell operators, [`cli`] is the command line, and [`sample`] is a stand-in
+//! for Azure DevOps, for trying and for tests.
 //!
 //! What must always hold stands in `ARCHITECTURE.md`.
 
