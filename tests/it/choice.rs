@@ -84,7 +84,9 @@ fn a_request_whose_body_is_gone_is_not_sent_with_the_other_credential() {
     fs::write(&body, vec![b'x'; 80_000]).unwrap();
     let arguments = ["-X", "POST", "--data-binary", &format!("@{}", body.display()), "-H", "Expect:"];
     let (status, _) = proxy.get("/contoso/_apis/sample/sink", &arguments);
-    assert_eq!(status, 424);
+    // 502 where Azure DevOps closed the connection before it had taken the body, and its answer was lost with it.
+    assert!(matches!(status, 424 | 502), "{status}");
+    assert_eq!(proxy.organization().seen().iter().filter(|seen| seen.method == "POST").count(), 1);
     assert_eq!(used(&proxy, "/contoso/_apis/projects"), "spare");
 }
 

@@ -39,6 +39,7 @@ pub(super) async fn look_after(cache: Weak<Cache>) {
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut notices = Notices::new(clock::now());
+    let mut reasons = Reasons::default();
     loop {
         rounds.tick().await;
         let Some(cache) = cache.upgrade() else { return };
@@ -47,8 +48,10 @@ pub(super) async fn look_after(cache: Weak<Cache>) {
             let now = clock::now();
             slot.let_go(now);
             look_at(&cache, slot, now).await;
-            if let Some(state) = slot.observe(now, wall()) {
-                tell(&slot.health(now, wall()), state);
+            let changed = slot.observe(now, wall()).is_some();
+            let health = slot.health(now, wall());
+            if reasons.are_new(&health) || changed {
+                tell(&health, health.state);
             }
             let notice = || slot.health(now, wall()).notice(wall());
             if let Some(notice) = notices.due(&slot.credential.name, now, notice) {
@@ -56,7 +59,23 @@ pub(super) async fn look_after(cache: Weak<Cache>) {
                 tracing::warn!(%credential, owner, "the credential {credential} {notice}; {SILENT_ENDS}");
             }
         }
+        reasons.0.retain(|credential, _| slots.contains_key(credential));
         cache.tidy().await;
+    }
+}
+
+/// Why credentials are not as they should be, as it was told last: a vault that was dead and now is sealed has something
+/// else wrong with it.
+#[derive(Default)]
+struct Reasons(HashMap<Arc<str>, Arc<str>>);
+
+impl Reasons {
+    fn are_new(&mut self, health: &Health) -> bool {
+        let told = matches!(health.state, State::Stale | State::Unreachable | State::Missing);
+        let Some(detail) = health.detail.as_ref().filter(|_| told) else { return false };
+        self.0
+            .insert(Arc::clone(&health.credential), Arc::clone(detail))
+            .is_none_or(|before| before != *detail)
     }
 }
 
@@ -92,7 +111,7 @@ async fn look_at(cache: &Arc<Cache>, slot: &Arc<Slot>, now: Instant) {
     }
 }
 
-/// One line for each change of state, not one for each read that failed.
+/// One line for each change of state, or of its reason, not one for each read that failed.
 fn tell(health: &Health, state: State) {
     let Health { credential, detail, .. } = health;
     let detail = detail.as_deref().unwrap_or("no more is known");
