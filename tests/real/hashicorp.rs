@@ -161,6 +161,8 @@ fn a_vault_that_dies_and_comes_back_sealed_is_waited_for() {
     let mut desk = Desk::new();
     let proxy = desk.proxy();
     until(&proxy, BRIEF_PATH, (200, ""), "before");
+    // Another vault to patgate, with a login of its own.
+    until(&proxy, LONG_PATH, (200, ""), "before");
     desk.bao.kill();
     until(&proxy, BRIEF_PATH, (503, "vault-unavailable"), "dead");
     desk.bao.launch();
