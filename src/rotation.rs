@@ -188,8 +188,17 @@ impl Rotation {
         let (standing, name) = (Arc::clone(self.0.vaults.standing()), Arc::clone(&plan.credential));
         let disabled = Box::new(move || standing.disabled(&name).is_some());
         let keep = Arc::new(ledger.clone());
-        let machine =
-            Machine { plan, azure, vault, entra, record, keep, refresh, now: Box::new(now), disabled };
+        let machine = Machine {
+            plan,
+            azure,
+            vault,
+            entra,
+            record,
+            keep,
+            refresh,
+            now: Box::new(clock::timestamp),
+            disabled,
+        };
         Ok((machine, ledger))
     }
 
@@ -280,7 +289,8 @@ impl Task {
 async fn run(task: Arc<Task>, machine: Machine, ledger: Ledger, mut life: watch::Receiver<bool>) {
     while !task.over.load(Ordering::Acquire) && !*life.borrow() {
         let next = turn(&task, &machine, &ledger).await;
-        let pause = Duration::try_from(next.duration_since(now())).unwrap_or_default().clamp(LEAST, NAP);
+        let pause =
+            Duration::try_from(next.duration_since(clock::timestamp())).unwrap_or_default().clamp(LEAST, NAP);
         tokio::select! {
             () = sleep(pause) => {}
             () = task.wake.notified() => {}
@@ -299,7 +309,7 @@ async fn turn(task: &Task, machine: &Machine, ledger: &Ledger) -> Timestamp {
             (standing.state, standing.trouble) = ("failing", Some(why));
         }
         task.forced.fetch_or(forced, Ordering::AcqRel);
-        state::later(now(), PAUSE)
+        state::later(clock::timestamp(), PAUSE)
     };
     let own = ledger.clone();
     let taken = tokio::task::spawn_blocking(move || own.turn()).await;
@@ -310,7 +320,7 @@ async fn turn(task: &Task, machine: &Machine, ledger: &Ledger) -> Timestamp {
     };
     match machine.turn(forced).await {
         Ok(state) => {
-            let next = state.next(&machine.plan, now());
+            let next = state.next(&machine.plan, clock::timestamp());
             task.show(&state, next);
             next
         }
@@ -320,8 +330,4 @@ async fn turn(task: &Task, machine: &Machine, ledger: &Ledger) -> Timestamp {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn now() -> Timestamp {
-    Timestamp::try_from(clock::wall()).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -213,22 +213,6 @@ impl Vaults {
     pub async fn refresh(&self, credential: &str) -> Result<Refreshed, Unrefreshed> {
         self.cache.refresh(credential).await
     }
-
-    /// As [`Vaults::refresh`], of every credential at the same time, in the order of their names.
-    pub async fn refresh_all(&self) -> Vec<(Arc<str>, Result<Refreshed, Unrefreshed>)> {
-        let all = self.health().into_iter().map(|Health { credential, .. }| async {
-            let refreshed = self.refresh(&credential).await;
-            (credential, refreshed)
-        });
-        futures_util::future::join_all(all).await
-    }
-
-    /// Whether a request that takes this credential now has a prospect of a token: there is one, or nothing speaks
-    /// against there being one. Made for each request: no lock is taken, no clock is read.
-    #[must_use]
-    pub fn usable(&self, credential: &Credential) -> bool {
-        self.cache.is_usable(credential)
-    }
 }
 
 #[cfg(test)]

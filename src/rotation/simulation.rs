@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use http::Method;
 
 use super::{
-    now,
     plan::Plan,
     state::{Step, later},
 };
 use crate::{
     audit::Event,
+    clock,
     sample::{Governance, Mishap},
     vault::sealed,
 };
@@ -268,9 +268,9 @@ async fn two_patgates_that_take_turns_follow_each_other() {
     lab.plan = Arc::new(plan);
     let machines = ["one", "two"].map(|instance| lab.machine(instance, &Arc::default()));
     let made = |lab: &Lab| lab.steps().into_iter().filter(|step| *step == "in-use").count();
-    let patience = later(now(), Duration::from_mins(1));
+    let patience = later(clock::timestamp(), Duration::from_mins(1));
     while made(&lab) < 8 {
-        assert!(now() < patience, "{:?}", lab.steps());
+        assert!(clock::timestamp() < patience, "{:?}", lab.steps());
         for machine in &machines {
             let state = machine.turn(false).await.unwrap();
             assert_eq!(state.trouble, None);

@@ -24,7 +24,7 @@ use super::{
     choice::Budget,
     fetch_token,
     health::Health,
-    slot::{Begin, Doubt, Purpose, Slot, wall},
+    slot::{Begin, Doubt, Purpose, Slot},
 };
 use crate::{
     audit::{Audit, Event},
@@ -257,9 +257,7 @@ impl Cache {
             }
             let seen = slot.look(|condition| condition.reads);
             let (begin, same) = slot.begin_doubting(&doubt);
-            if begin == Begin::Mine {
-                self.control.spawn(read(Arc::clone(self), Arc::clone(&slot), Purpose::Rejected));
-            }
+            self.go_on(&slot, begin, Purpose::Rejected);
             let ended = changes.wait_for(|condition| condition.reads > seen);
             let _ = timeout(slot.lifetime.deadline.saturating_add(GRACE), ended).await;
             if begin == Begin::Mine || same {
@@ -294,10 +292,7 @@ impl Cache {
         // As above: what a read that began before brings may be older than the question.
         for _ in 0..2 {
             let seen = slot.look(|condition| condition.reads);
-            let begin = slot.begin_anyway();
-            if begin == Begin::Mine {
-                self.control.spawn(read(Arc::clone(self), Arc::clone(&slot), Purpose::Asked));
-            }
+            let begin = self.go_on(&slot, slot.begin_anyway(), Purpose::Asked);
             let ended = changes.wait_for(|condition| condition.reads > seen);
             let patience = slot.lifetime.deadline.saturating_mul(2) + GRACE;
             timeout(patience, ended).await.map_err(|_| Unrefreshed::Late)?.map_err(|_| Unrefreshed::Late)?;
@@ -316,7 +311,7 @@ impl Cache {
 
     /// In the order of the names.
     pub(super) fn health(&self) -> Vec<Health> {
-        let (now, wall) = (clock::now(), wall());
+        let (now, wall) = (clock::now(), clock::timestamp());
         let slots = self.slots.load();
         let sorted: BTreeMap<_, _> =
             slots.iter().map(|(name, slot)| (Arc::clone(name), slot.health(now, wall))).collect();
@@ -337,18 +332,15 @@ impl Cache {
     }
 
     fn begin(self: &Arc<Self>, slot: &Arc<Slot>, purpose: Purpose) -> Begin {
-        let begin = slot.begin(clock::now());
+        self.go_on(slot, slot.begin(clock::now()), purpose)
+    }
+
+    /// Reads what is this task's to read.
+    fn go_on(self: &Arc<Self>, slot: &Arc<Slot>, begin: Begin, purpose: Purpose) -> Begin {
         if begin == Begin::Mine {
             self.control.spawn(read(Arc::clone(self), Arc::clone(slot), purpose));
         }
         begin
-    }
-
-    /// As [`Self::begin`], however short a time ago the last read failed.
-    fn begin_anyway(self: &Arc<Self>, slot: &Arc<Slot>, purpose: Purpose) {
-        if slot.begin_anyway() == Begin::Mine {
-            self.control.spawn(read(Arc::clone(self), Arc::clone(slot), purpose));
-        }
     }
 
     /// What stands there for a credential, fresh or not.

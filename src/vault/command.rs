@@ -17,7 +17,7 @@ use crate::config::{CommandFormat, CommandVault};
 
 mod git;
 mod json;
-mod run;
+pub(super) mod run;
 
 use run::{Ended, Job, run};
 

@@ -271,7 +271,7 @@ pub fn remove(vault: &Path, key: &SealedKey, name: &str) -> Result<(), SealedErr
 
 /// To the second: more would say nothing.
 fn now() -> Timestamp {
-    let now = Timestamp::try_from(clock::wall()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let now = clock::timestamp();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 

@@ -115,7 +115,7 @@ impl Slot {
         breaker: Arc<Breaker>,
         lifetime: Lifetime,
     ) -> Self {
-        let condition = watch::Sender::new(Condition::new(wall()));
+        let condition = watch::Sender::new(Condition::new(clock::timestamp()));
         let (used, usable) = (AtomicBool::new(false), AtomicBool::new(true));
         let shared = Arc::new(Shared {
             probe: Probe::default(),
@@ -382,9 +382,4 @@ impl Slot {
             }
         })
     }
-}
-
-/// The wall clock, as records write it.
-pub(super) fn wall() -> Timestamp {
-    Timestamp::try_from(clock::wall()).unwrap_or_default()
 }

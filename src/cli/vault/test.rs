@@ -114,7 +114,7 @@ pub(in crate::cli) fn as_text(credential: &Credential, tried: &Result<Tried, Vau
     match tried {
         Ok(Tried { format, fingerprint, version, facts }) => {
             let version = version.as_ref().map(|version| format!(", version {version}")).unwrap_or_default();
-            let now = Timestamp::try_from(clock::wall()).unwrap_or_default();
+            let now = clock::timestamp();
             let expires =
                 expires(credential, facts).map_or_else(String::new, |expires| match notice(expires, now) {
                     Some(notice) => format!(", {notice}"),

@@ -20,12 +20,12 @@ use super::super::{
     azure::{AzureDevOps, Whose},
     ledger::{Keep, Kept, Ledger},
     machine::Machine,
-    now,
     plan::{Plan, mark, tests::plan},
     state::{State, Step, later},
 };
 use crate::{
     audit::Event,
+    clock,
     config::{Outbound, SealedKey, Upstream},
     sample::{Options, Organization, Standing},
     vault::{
@@ -249,7 +249,7 @@ impl Lab {
             keep: Arc::new(Points { killer: Arc::clone(killer), ledger }),
             refresh: Box::new(|| Box::pin(async {})),
             disabled: Box::new(|| false),
-            now: Box::new(move || later(now(), *ahead.lock().unwrap())),
+            now: Box::new(move || later(clock::timestamp(), *ahead.lock().unwrap())),
         }
     }
 
@@ -274,7 +274,7 @@ impl Lab {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        later(now(), *self.ahead.lock().unwrap())
+        later(clock::timestamp(), *self.ahead.lock().unwrap())
     }
 
     pub(super) async fn value(&self) -> SecretString {

@@ -15,7 +15,7 @@ use crate::{
     config::Credential,
     vault::{
         Got, Token, VaultError, fetch_previous,
-        slot::{Conclusion, Doubt, Kept, Previous, Purpose, Slot, wall},
+        slot::{Conclusion, Doubt, Kept, Previous, Purpose, Slot},
     },
 };
 
@@ -75,7 +75,7 @@ async fn keep(cache: &Cache, slot: &Slot, got: Got, read: Instant) -> Conclusion
     let before = cache.get(slot).await;
     let previous = previous(slot, before.as_deref(), &got.token, now);
     let longest = slot.lifetime.refresh.saturating_add(slot.lifetime.stale_for);
-    let left = got.facts.expires.map_or(Duration::MAX, |expires| left(expires, wall()));
+    let left = got.facts.expires.map_or(Duration::MAX, |expires| left(expires, clock::timestamp()));
     let fresh = slot.lifetime.refresh.min((left / 4 * 3).max(LEAST).min(left));
     let ends = (read + longest).min(now.checked_add(left).unwrap_or(read + longest));
     let (mark, token) = (got.token.mark(), Arc::new(got.token));
@@ -86,7 +86,7 @@ async fn keep(cache: &Cache, slot: &Slot, got: Got, read: Instant) -> Conclusion
         mark,
         version,
         read,
-        read_at: wall(),
+        read_at: clock::timestamp(),
         fresh,
         ends,
         expires: got.facts.expires,
@@ -159,7 +159,7 @@ async fn fall_back(cache: &Cache, slot: &Slot, refused: &Doubt) -> Option<Kept> 
         Some(previous) => previous,
         None => earlier(cache, slot, refused).await?,
     };
-    let (read_at, left) = (wall(), previous.ends.saturating_duration_since(now));
+    let (read_at, left) = (clock::timestamp(), previous.ends.saturating_duration_since(now));
     let event = Event::CredentialPrevious {
         credential: Arc::clone(&slot.credential.name),
         version: Arc::clone(&previous.version),
@@ -189,7 +189,7 @@ async fn earlier(cache: &Cache, slot: &Slot, refused: &Doubt) -> Option<Previous
     }
     let version = version.unwrap_or_else(|| Arc::clone(token.fingerprint()));
     let now = clock::now();
-    let over = facts.expires.and_then(|expires| now.checked_add(left(expires, wall())));
+    let over = facts.expires.and_then(|expires| now.checked_add(left(expires, clock::timestamp())));
     let ends = over.map_or(ends, |over| ends.min(over));
     Some(Previous { token: Arc::new(token), version, expires: facts.expires, ends })
 }
@@ -201,7 +201,7 @@ fn left(until: Timestamp, now: Timestamp) -> Duration {
 
 /// Refuses what is not good yet, or no longer, whichever vault it comes from.
 pub(in crate::vault) fn in_force(got: Got) -> Result<Got, VaultError> {
-    let now = wall();
+    let now = clock::timestamp();
     if let Some(expires) = got.facts.expires.filter(|expires| *expires <= now) {
         return Err(VaultError::Denied(format!("it expired on {expires}").into()));
     }

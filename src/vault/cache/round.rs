@@ -14,7 +14,7 @@ use crate::{
     clock,
     vault::{
         health::{Health, State},
-        slot::{Care, Purpose, Slot, wall},
+        slot::{Care, Purpose, Slot},
     },
 };
 
@@ -48,13 +48,14 @@ pub(super) async fn look_after(cache: Weak<Cache>) {
             let now = clock::now();
             slot.let_go(now);
             look_at(&cache, slot, now).await;
-            let changed = slot.observe(now, wall()).is_some();
-            let health = slot.health(now, wall());
+            let changed = slot.observe(now, clock::timestamp()).is_some();
+            let health = slot.health(now, clock::timestamp());
             if reasons.are_new(&health) || changed {
-                tell(&health, health.state);
+                tell(&health);
             }
-            let notice = || slot.health(now, wall()).notice(wall());
-            if let Some(notice) = notices.due(&slot.credential.name, now, notice) {
+            if let Some(notice) =
+                notices.due(&slot.credential.name, now, || health.notice(clock::timestamp()))
+            {
                 let (credential, owner) = (&slot.credential.name, slot.credential.owner.as_deref());
                 tracing::warn!(%credential, owner, "the credential {credential} {notice}; {SILENT_ENDS}");
             }
@@ -93,7 +94,7 @@ pub(super) async fn watch_files(cache: Weak<Cache>) {
             changed.then_some(slot)
         });
         for slot in join_all(looks).await.into_iter().flatten() {
-            cache.begin_anyway(slot, Purpose::Refresh);
+            cache.go_on(slot, slot.begin_anyway(), Purpose::Refresh);
         }
     }
 }
@@ -112,8 +113,8 @@ async fn look_at(cache: &Arc<Cache>, slot: &Arc<Slot>, now: Instant) {
 }
 
 /// One line for each change of state, or of its reason, not one for each read that failed.
-fn tell(health: &Health, state: State) {
-    let Health { credential, detail, .. } = health;
+fn tell(health: &Health) {
+    let Health { credential, state, detail, .. } = health;
     let detail = detail.as_deref().unwrap_or("no more is known");
     match state {
         State::Valid => tracing::info!(%credential, "the credential {credential} is valid"),

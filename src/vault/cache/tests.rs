@@ -54,7 +54,7 @@ impl Lab {
         *self.previous.lock().unwrap() = Some(value);
     }
     fn expires_in(&self, time: Duration) {
-        self.facts.lock().unwrap().expires = wall().checked_add(time).ok();
+        self.facts.lock().unwrap().expires = clock::timestamp().checked_add(time).ok();
     }
     fn hang(&self, hangs: bool) {
         self.hangs.store(hangs, Ordering::SeqCst);

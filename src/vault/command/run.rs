@@ -24,20 +24,20 @@ pub(super) const MOST: usize = 64 * 1024;
 const COMPLAINT: usize = 1024;
 
 /// What is to be started.
-pub(super) struct Job {
+pub(in crate::vault) struct Job {
     /// The program first, by its absolute path.
-    pub(super) arguments: Vec<String>,
+    pub(in crate::vault) arguments: Vec<String>,
     /// All that it gets; a later one of the same name counts.
-    pub(super) environment: Vec<(String, SecretString)>,
+    pub(in crate::vault) environment: Vec<(String, SecretString)>,
     /// For standard input; less than a pipe holds (4 KiB at least).
-    pub(super) input: Option<Zeroizing<Vec<u8>>>,
+    pub(in crate::vault) input: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// How it ended.
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
+pub(in crate::vault) struct Ended {
+    pub(in crate::vault) status: ExitStatus,
     /// What it printed.
-    pub(super) output: Zeroizing<Vec<u8>>,
+    pub(in crate::vault) output: Zeroizing<Vec<u8>>,
     /// The beginning of its standard error,
     pub(super) complaint: Zeroizing<Vec<u8>>,
     /// and how long that was in all.
@@ -45,7 +45,7 @@ pub(super) struct Ended {
 }
 
 /// Runs it to its end. Dropped before, everything that it started is killed.
-pub(super) async fn run(job: Job) -> Result<Ended, VaultError> {
+pub(in crate::vault) async fn run(job: Job) -> Result<Ended, VaultError> {
     let mut group = Group::start(&job).map_err(|error| failed("can't be started", &error))?;
     let (mut stdout, mut stderr) = (group.child.stdout.take(), group.child.stderr.take());
     let mut heard = Heard::new();

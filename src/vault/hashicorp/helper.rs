@@ -1,19 +1,16 @@
 //! A program that prints a token of the vault: no shell, a clean environment, a deadline, a cap.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::SecretString;
-use tokio::{
-    io::AsyncReadExt as _,
-    process::{Child, Command},
-    time::timeout,
-};
-use zeroize::{Zeroize as _, Zeroizing};
+use tokio::time::timeout;
+use zeroize::Zeroize as _;
 
-use super::{
-    super::{VaultError, private::without_line_end, token::exposed},
-    login::LONGEST,
+use super::super::{
+    VaultError,
+    command::run::{self, Job},
+    private::without_line_end,
+    token::exposed,
 };
 
 /// For the program, from start to end.
@@ -22,59 +19,34 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Where the program finds others.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The program and all that it started: gone when this is.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
-}
-
 /// Runs the program, which is the first of the words, and takes the one line that it prints.
 ///
 /// # Errors
 /// It does not start, does not end in time, fails, or prints what is no token. What it prints is never shown.
 pub(super) async fn run(words: &[Arc<str>]) -> Result<SecretString, VaultError> {
-    let Some((program, arguments)) = words.split_first() else {
+    let Some(program) = words.first() else {
         return Err(VaultError::Denied("there is no token helper".into()));
     };
     let unavailable =
         |what: &str| VaultError::Unavailable(format!("the token helper {program} {what}").into());
-    let mut command = Command::new(&**program);
-    command
-        .args(arguments.iter().map(|word| &**word))
-        .env_clear()
-        .env("PATH", PATH)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true);
-    if let Some(home) = std::env::var_os("HOME") {
-        command.env("HOME", home);
+    let unusable = |what: &str| VaultError::Unusable(format!("the token helper {program} {what}").into());
+    let mut environment = vec![("PATH".to_owned(), PATH.to_owned().into())];
+    if let Ok(home) = std::env::var("HOME") {
+        environment.push(("HOME".to_owned(), home.into()));
     }
-    let mut child =
-        command.spawn().map_err(|error| unavailable(&format!("can't be started ({})", error.kind())))?;
-    let id = child.id().and_then(|id| i32::try_from(id).ok());
-    let mut group = Group(id.and_then(Pid::from_raw));
-    let Ok(printed) = timeout(DEADLINE, printed(&mut child)).await else {
+    let arguments = words.iter().map(|word| word.as_ref().to_owned()).collect();
+    let ended = timeout(DEADLINE, run::run(Job { arguments, environment, input: None })).await;
+    let Ok(ended) = ended else {
         return Err(unavailable(&format!("did not end within {} s", DEADLINE.as_secs())));
     };
-    let (mut bytes, status) = printed.map_err(|error| unavailable(&format!("failed ({})", error.kind())))?;
-    // Its number may be another's from now on.
-    group.0 = None;
-    let unusable = |what: &str| VaultError::Unusable(format!("the token helper {program} {what}").into());
-    if bytes.len() > LONGEST {
-        return Err(unusable(&format!("printed more than {} KiB", LONGEST / 1024)));
+    let mut ended = ended.map_err(|error| match error {
+        VaultError::Unavailable(why) => unavailable(&format!("failed: {why}")),
+        VaultError::Denied(why) | VaultError::Unusable(why) => unusable(&format!("is of no use: {why}")),
+    })?;
+    if !ended.status.success() {
+        return Err(unavailable(&format!("failed ({})", ended.status)));
     }
-    if !status.success() {
-        return Err(unavailable(&format!("failed ({status})")));
-    }
-    let text = String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| {
+    let text = String::from_utf8(std::mem::take(&mut *ended.output)).map_err(|error| {
         error.into_bytes().zeroize();
         unusable("printed what is not text")
     })?;
@@ -85,20 +57,10 @@ pub(super) async fn run(words: &[Arc<str>]) -> Result<SecretString, VaultError> 
     Ok(token)
 }
 
-async fn printed(child: &mut Child) -> std::io::Result<(Zeroizing<Vec<u8>>, std::process::ExitStatus)> {
-    // Room for all of it and more: a buffer that grows leaves a copy behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 64));
-    if let Some(out) = child.stdout.take() {
-        out.take(LONGEST as u64 + 1).read_to_end(&mut bytes).await?;
-    }
-    if bytes.len() > LONGEST {
-        child.kill().await?;
-    }
-    Ok((bytes, child.wait().await?))
-}
-
 #[cfg(test)]
 mod tests {
+    use rustix::process::Pid;
+
     use super::*;
 
     async fn sh(script: &str) -> Result<SecretString, VaultError> {

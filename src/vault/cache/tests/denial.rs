@@ -51,10 +51,10 @@ async fn a_denied_value_is_kept_as_long_as_the_configuration_bears_it() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_in_force_is_denied_whatever_vault_gave_it() {
     let bench = Bench::new(Ok("token-one"));
-    bench.lab.facts.lock().unwrap().expires = wall().checked_sub(SECOND).ok();
+    bench.lab.facts.lock().unwrap().expires = clock::timestamp().checked_sub(SECOND).ok();
     assert_eq!(bench.take().await.unwrap_err(), "missing");
     *bench.lab.facts.lock().unwrap() =
-        Facts { not_before: wall().checked_add(10 * MINUTE).ok(), expires: None };
+        Facts { not_before: clock::timestamp().checked_add(10 * MINUTE).ok(), expires: None };
     sleep(MINUTE).await;
     assert_eq!(bench.take().await.unwrap_err(), "missing");
     let detail = bench.health().detail.unwrap();

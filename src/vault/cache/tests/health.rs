@@ -5,7 +5,7 @@ use super::*;
 const DAY: Duration = Duration::from_hours(24);
 
 fn expiring(in_days: i64) -> Credential {
-    let expires = wall().checked_add(jiff::SignedDuration::from_hours(24 * in_days)).ok();
+    let expires = clock::timestamp().checked_add(jiff::SignedDuration::from_hours(24 * in_days)).ok();
     Credential { expires, ..credential("secret") }
 }
 
